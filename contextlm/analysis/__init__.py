@@ -1,0 +1,1 @@
+"""The analysis room: parameter, FLOP and memory formulas, comparisons, plots and reports."""

@@ -1,0 +1,125 @@
+"""Checks of the datasets, tokenizers and checkpoints that a configuration names, before anything opens them.
+
+Only the existence of files and the form of `--data-path` and `--split` are checked; what is inside is the
+business of the rooms that read them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from contextlm.config.schema import Config, DataConfig
+from contextlm.config.suggestions import nearest_name
+from contextlm.data.blend import parse_blend, parse_split
+from contextlm.errors import UserError
+
+
+def data_problems(data: DataConfig) -> list[str]:
+    """What is wrong with the datasets and the tokenizer that are given."""
+    return [*_split(data.split), *_blend(data.data_path), *_tokenizer(data)]
+
+
+def checkpoint_problems(config: Config) -> list[str]:
+    """What is wrong with the folders that a run starts from and saves to."""
+    given, problems = config.checkpoint, []
+    if given.load is not None and not _same_path(given.load, given.save):
+        problems += _no_checkpoint(
+            "--load",
+            given.load,
+            "to resume where there is one and start fresh where not, give the same folder as --save",
+        )
+    if given.finetune and given.load is None:
+        problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
+    if given.init_backbone_from is not None:
+        problems += _no_checkpoint(
+            "--init-backbone-from", given.init_backbone_from, "give a folder that --save made"
+        )
+        if not config.context.enabled:
+            problems.append(
+                f"--init-backbone-from {given.init_backbone_from}: puts a new context head on a plain "
+                "checkpoint, but "
+                "--context-chunk-size is 0; use --context-chunk-size 4, or --load with --finetune for a "
+                "plain model"
+            )
+        if given.finetune:
+            problems.append(
+                "--finetune: --init-backbone-from already starts from weights only; keep one of the two"
+            )
+    if given.save is not None and os.path.exists(given.save) and not os.path.isdir(given.save):
+        problems.append(f"--save {given.save}: is a file; give a folder")
+    if given.save_interval is not None and given.save is None:
+        problems.append(
+            f"--save-interval {given.save_interval}: nothing is saved without --save; add --save FOLDER"
+        )
+    return problems
+
+
+def _split(text: str) -> list[str]:
+    try:
+        parse_split(text)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def _blend(words: tuple[str, ...]) -> list[str]:
+    if not words:
+        return []
+    try:
+        blend = parse_blend(words)
+    except UserError as error:
+        return list(error.problems)
+    return [problem for _, prefix in blend for problem in _dataset(prefix)]
+
+
+def _dataset(prefix: str) -> list[str]:
+    missing = [suffix for suffix in (".bin", ".idx") if not os.path.isfile(prefix + suffix)]
+    if not missing:
+        return []
+    stem, suffix = os.path.splitext(prefix)
+    if suffix in (".bin", ".idx") and os.path.isfile(prefix):
+        return [f"--data-path {prefix}: is a file; give the prefix, {stem}"]
+    hint = "give a prefix that tools/preprocess_data.py made"
+    if near := _nearest_prefix(prefix):
+        hint = f"did you mean {near}?"
+    return [f"--data-path {prefix}: {' and '.join(prefix + suffix for suffix in missing)} not found; {hint}"]
+
+
+def _nearest_prefix(prefix: str) -> str | None:
+    """The dataset in the same folder whose name is nearest."""
+    folder, name = os.path.split(prefix)
+    try:
+        names = [entry.removesuffix(".idx") for entry in os.listdir(folder or ".") if entry.endswith(".idx")]
+    except OSError:
+        return None
+    near = nearest_name(name, [other for other in names if other != name])
+    return os.path.join(folder, near) if near else None
+
+
+def _tokenizer(data: DataConfig) -> list[str]:
+    kind, model = data.tokenizer_type, data.tokenizer_model
+    if kind == "ByteTokenizer" and model is not None:
+        return [f"--tokenizer-model {model}: ByteTokenizer has no file; drop it"]
+    if kind == "ByteTokenizer" and data.eod_token is not None:
+        return [f"--eod-token {data.eod_token}: ByteTokenizer's is fixed; drop it"]
+    if kind in ("SentencePieceTokenizer", "HuggingFaceTokenizer") and model is None:
+        return [
+            f"--tokenizer-model: missing; {kind} needs its file, e.g. --tokenizer-model tokenizer.json or "
+            "x.model"
+        ]
+    if model is not None and not os.path.exists(model):
+        return [f"--tokenizer-model {model}: not found; give an existing file"]
+    return []
+
+
+def _no_checkpoint(flag: str, folder: str, remedy: str) -> list[str]:
+    if not os.path.isdir(folder):
+        return [f"{flag} {folder}: no such folder; {remedy}"]
+    entries = os.listdir(folder)
+    if "latest_checkpointed_iteration.txt" in entries or any(name.startswith("iter_") for name in entries):
+        return []
+    return [f"{flag} {folder}: holds no checkpoint; {remedy}"]
+
+
+def _same_path(one: str, other: str | None) -> bool:
+    return other is not None and os.path.realpath(one) == os.path.realpath(other)

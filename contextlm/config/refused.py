@@ -1,0 +1,219 @@
+"""Real Megatron-LM options that ContextLM does not have, each with its reason and remedy.
+
+A script written for Megatron-LM meets a sentence here, never "unrecognized", and never an option that is
+silently ignored. A value that says what ContextLM does anyway (`--context-parallel-size 1`) passes. Owns
+this table only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+_YET = "not supported yet"
+_NOT = "not supported in ContextLM because "
+
+
+class Refusal(NamedTuple):
+    """Why an option is refused.
+
+    Attributes:
+        names: flags without their dashes, separated by blanks; `*` stands for any ending.
+        why: the sentence after the colon, with the remedy.
+        harmless: values that ask for nothing, and so pass.
+    """
+
+    names: str
+    why: str
+    harmless: tuple[str, ...] = ()
+
+
+_REFUSED = (
+    # Parallelism
+    Refusal("sequence-parallel", _YET + "; drop it"),
+    Refusal(
+        "context-parallel-size",
+        _YET + "; use 1 and spread the model with --tensor-model-parallel-size",
+        ("1",),
+    ),
+    Refusal("num-layers-per-virtual-pipeline-stage", _YET + "; drop it for the plain 1F1B pipeline"),
+    Refusal("num-virtual-stages-per-pipeline-rank", _YET + "; use 1 for the plain 1F1B pipeline", ("1",)),
+    Refusal(
+        "decoder-first-pipeline-num-layers decoder-last-pipeline-num-layers pipeline-model-parallel-layout",
+        _YET + "; stages hold equally many layers",
+    ),
+    Refusal("overlap-grad-reduce overlap-param-gather", _YET + "; drop it: results are the same without"),
+    Refusal("accumulate-allreduce-grads-in-fp32", _YET + " as an option; drop it"),
+    Refusal(
+        "use-torch-fsdp2 use-megatron-fsdp use-custom-fsdp data-parallel-sharding-strategy",
+        _NOT
+        + "tensor, pipeline and data parallelism with the distributed optimizer cover its sizes; drop it",
+    ),
+    Refusal("tp-comm-overlap* userbuffers*", _NOT + "it needs Transformer Engine's user buffers; drop it"),
+    Refusal(
+        "expert-model-parallel-size expert-tensor-parallel-size",
+        _NOT + "its models have no experts; drop it",
+        ("1",),
+    ),
+    # Precision and memory
+    Refusal(
+        "fp16 loss-scale initial-loss-scale min-loss-scale loss-scale-window hysteresis",
+        _YET + "; use --bf16 or the default fp32",
+    ),
+    Refusal("fp8-* fp4-*", _YET + "; use --bf16"),
+    Refusal("recompute-* distribute-saved-activations", _YET + "; lower --micro-batch-size to save memory"),
+    Refusal(
+        "cpu-offloading* optimizer-cpu-offload optimizer-offload-fraction",
+        _NOT + "the distributed optimizer already shards these states; use more data-parallel processes",
+    ),
+    Refusal(
+        "main-grads-dtype main-params-dtype exp-avg-dtype exp-avg-sq-dtype use-precision-aware-optimizer",
+        _NOT + "the optimizer keeps fp32 states; drop it",
+        ("fp32",),
+    ),
+    # Length of the run and batches
+    Refusal("train-samples", _YET + "; use --train-iters (samples / --global-batch-size)"),
+    Refusal("lr-warmup-samples lr-warmup-fraction", _YET + "; use --lr-warmup-iters"),
+    Refusal("lr-decay-samples", _YET + "; use --lr-decay-iters"),
+    Refusal("rampup-batch-size", _YET + "; use a constant --global-batch-size"),
+    Refusal("exit-duration-in-mins", _YET + "; use --exit-interval"),
+    Refusal("exit-signal-handler exit-signal", _YET + "; use --save-interval and --exit-interval"),
+    Refusal("skip-train", _YET + "; evaluate a checkpoint with tools/evaluate.py"),
+    Refusal("full-validation", _YET + "; use --eval-iters, which stops after one pass"),
+    # Optimizer
+    Refusal("optimizer", _NOT + "its optimizer is AdamW; drop it", ("adam",)),
+    Refusal(
+        "start-weight-decay end-weight-decay weight-decay-incr-style",
+        _NOT + "weight decay is constant; use --weight-decay",
+    ),
+    Refusal(
+        "lr-wsd-decay-style lr-wsd-decay-iters lr-wsd-decay-samples", _YET + "; use --lr-decay-style cosine"
+    ),
+    Refusal("decoupled-lr decoupled-min-lr", _NOT + "every parameter has the same learning rate; use --lr"),
+    Refusal("lr-warmup-init", _NOT + "warm-up starts at 0; drop it", ("0", "0.0")),
+    # Data and tokenizers
+    Refusal("data-args-path", _YET + "; give the blend with --data-path"),
+    Refusal(
+        "train-data-path valid-data-path test-data-path per-split-data-args-path",
+        _YET + "; give one --data-path and divide it with --split",
+    ),
+    Refusal(
+        "vocab-file merge-file",
+        _YET + "; use --tokenizer-type HuggingFaceTokenizer --tokenizer-model tokenizer.json",
+    ),
+    Refusal("mock-data", _YET + "; make a small dataset with tools/preprocess_data.py"),
+    Refusal(
+        "dataloader-type", _NOT + "samples come in one order fixed by data and --seed; drop it", ("single",)
+    ),
+    Refusal(
+        "data-cache-path num-dataset-builder-threads num-workers no-mmap-bin-files "
+        "no-create-attention-mask-in-dataloader",
+        _NOT + "its loader needs neither caches nor workers; drop it",
+    ),
+    Refusal(
+        "reset-position-ids reset-attention-mask eod-mask-loss",
+        _YET + "; drop it: samples are plain token streams",
+    ),
+    # Checkpoints
+    Refusal("async-save", _YET + "; drop it"),
+    Refusal("ckpt-format dist-ckpt-format", _NOT + "checkpoints are torch_dist; drop it", ("torch_dist",)),
+    Refusal(
+        "no-load-optim no-load-rng no-save-optim no-save-rng",
+        _NOT + "a checkpoint is whole; use --finetune to take the weights only",
+    ),
+    Refusal("ckpt-step", _YET + "; the newest checkpoint in --load is taken"),
+    Refusal(
+        "use-checkpoint-args override-opt_param-scheduler use-checkpoint-opt_param-scheduler",
+        _NOT + "a checkpoint brings its config.yaml; pass it with --config",
+    ),
+    Refusal("yaml-cfg", _NOT + "it has its own YAML reader; use --config FILE.yaml"),
+    # Logs
+    Refusal("tensorboard-* wandb-*", _YET + "; every number is in metrics.jsonl under --output-dir"),
+    Refusal("profile profile-* use-pytorch-profiler record-memory-history", _YET + "; drop it"),
+    Refusal(
+        "log-throughput log-progress log-params-norm log-num-zeros-in-grad timing-log-level",
+        _NOT + "throughput is always logged and the rest is not measured; drop it",
+    ),
+    # Layers
+    Refusal("use-mcore-models", _NOT + "megatron-core layers are always on; drop it"),
+    Refusal("use-legacy-models", _NOT + "only megatron-core layers are used; drop it"),
+    Refusal(
+        "swiglu squared-relu quick-geglu", _NOT + "GPT-2 and Pythia use GELU; use --gelu tanh or --gelu erf"
+    ),
+    Refusal("normalization", _NOT + "GPT-2 and Pythia use LayerNorm; drop it", ("LayerNorm",)),
+    Refusal("apply-layernorm-1p", _NOT + "GPT-2 and Pythia use plain LayerNorm; drop it"),
+    Refusal(
+        "group-query-attention num-query-groups",
+        _NOT + "GPT-2 and Pythia have as many key as query heads; drop it",
+    ),
+    Refusal("kv-channels", _NOT + "a head is hidden size / heads wide; drop it"),
+    Refusal(
+        "disable-bias-linear add-qkv-bias qk-layernorm",
+        _NOT + "GPT-2's and Pythia's layers are fixed; drop it",
+    ),
+    Refusal(
+        "use-rotary-position-embeddings", _NOT + "there is one spelling; use --position-embedding-type rope"
+    ),
+    Refusal("no-position-embedding", _NOT + "there is one spelling; use --position-embedding-type rope"),
+    Refusal(
+        "use-rope-scaling rotary-scaling-factor rotary-seq-len-interpolation-factor window-size",
+        _NOT + "GPT-2 and Pythia have neither; drop it",
+    ),
+    Refusal(
+        "use-flash-attn attention-backend",
+        _NOT + "attention always takes the fastest exact kernel of torch; drop it",
+        ("auto",),
+    ),
+    Refusal(
+        "no-masked-softmax-fusion no-bias-gelu-fusion no-bias-dropout-fusion no-rope-fusion "
+        "no-gradient-accumulation-fusion cross-entropy-loss-fusion",
+        _NOT + "fusions are chosen by the backend; drop it or use --transformer-impl",
+    ),
+    Refusal("init-method-xavier-uniform", _NOT + "weights start normal or small_init; use --init-method"),
+    # Other models
+    Refusal("num-experts moe-*", _NOT + "its models have no experts; drop it"),
+    Refusal(
+        "multi-latent-attention q-lora-rank kv-lora-rank",
+        _NOT + "GPT-2 and Pythia use multi-head attention; drop it",
+    ),
+    Refusal(
+        "mtp-*", _NOT + "the context head takes the place of multi-token prediction; use --context-chunk-size"
+    ),
+    Refusal("rl-* perform-rl-step", _NOT + "it only pretrains; drop it"),
+    Refusal("vision-* img-h img-w num-classes patch-dim", _NOT + "it trains on text only; drop it"),
+    Refusal(
+        "retro-* bert-* mask-prob short-seq-prob encoder-* decoder-num-layers decoder-seq-length",
+        _NOT + "its models are decoder-only; use --num-layers and --seq-length",
+    ),
+    Refusal("mamba-* hybrid-* is-hybrid-model", _NOT + "every layer has attention; drop it"),
+    Refusal("spec", _NOT + "GPT-2 and Pythia layers are built in; use --transformer-impl"),
+)
+
+_REFUSED_VALUES = {
+    (
+        "tokenizer_type",
+        "GPT2BPETokenizer",
+    ): "GPT2BPETokenizer: not supported yet; use HuggingFaceTokenizer with GPT-2's tokenizer.json",
+    ("tokenizer_type", "TikTokenizer"): "TikTokenizer: not supported yet; use HuggingFaceTokenizer",
+    ("tokenizer_type", "NullTokenizer"): "NullTokenizer: not supported yet; use ByteTokenizer",
+    ("lr_decay_style", "WSD"): "WSD: not supported yet; use cosine, linear or constant",
+    (
+        "lr_decay_style",
+        "inverse-square-root",
+    ): "inverse-square-root: not supported yet; use cosine, linear or constant",
+}
+
+
+def refused_flag(name: str, values: Sequence[str]) -> tuple[bool, str | None]:
+    """Whether `name` (no dashes in front) is in the table, and why `values` are refused (None: they pass)."""
+    for refusal in _REFUSED:
+        if any(fnmatchcase(name, pattern) for pattern in refusal.names.split()):
+            passes = len(values) == 1 and values[0] in refusal.harmless
+            return True, None if passes else refusal.why
+    return False, None
+
+
+def refused_value(field_name: str, value: object) -> str | None:
+    """Why a real Megatron-LM value of a field we have is refused; None if it is not in the table."""
+    return _REFUSED_VALUES.get((field_name, str(value)))

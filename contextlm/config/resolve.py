@@ -1,0 +1,118 @@
+"""The way in: a command line becomes one checked `Config`, or one error with every problem in it.
+
+Precedence is preset (`--model`) < YAML (`--config`) < flags. Read next: `flags.py` and `yaml_file.py` (what
+was said), `values.py` (one field), `validation.py` (fields against each other).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from contextlm.config.fields import Field, all_fields, build
+from contextlm.config.flags import FlagReading, read_flags
+from contextlm.config.help import help_text
+from contextlm.config.presets import preset, preset_names
+from contextlm.config.schema import Config
+from contextlm.config.validation import validate
+from contextlm.config.values import from_flag
+from contextlm.config.yaml_file import YamlReading, read_yaml
+from contextlm.errors import UserError
+
+
+class Invocation(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        config: resolved and checked.
+        dry_run: describe the run and start nothing.
+        world_size: number of processes; None only in a dry run that names none.
+    """
+
+    config: Config
+    dry_run: bool
+    world_size: int | None
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invocation:
+    """Resolve a command line (without the program's name).
+
+    environ: where torchrun's WORLD_SIZE is looked up; os.environ if not given.
+
+    Raises UserError with all problems of flags, YAML, preset and their combination; SystemExit(0) after
+    `--help`.
+    """
+    fields = all_fields()
+    flags = read_flags(argv, fields)
+    if "help" in flags.program:
+        print(help_text(fields))
+        raise SystemExit(0)
+    dry_run = "dry-run" in flags.program
+    problems = list(flags.problems)
+    world_size = _world_size(flags, os.environ if environ is None else environ, dry_run, problems)
+    config, bad = _resolve(fields, flags, problems)
+    problems += _not_about(bad, validate(config, world_size, dry_run=dry_run))
+    if problems:
+        raise UserError(*problems)
+    return Invocation(config, dry_run, world_size)
+
+
+def _resolve(fields: Mapping[str, Field], flags: FlagReading, problems: list[str]) -> tuple[Config, set[str]]:
+    """The tree, with defaults in place of bad values, and the flags of those; adds to `problems`."""
+    reading = YamlReading(None, {}, set(), [])
+    if isinstance(path := flags.program.get("config"), str):
+        reading = read_yaml(path, fields)
+        problems += reading.problems
+    name = flags.program.get("model", reading.preset)
+    values: dict[str, Any] = {}
+    bad = set(flags.bad)
+    if isinstance(name, str):
+        try:
+            for section in preset(name).values():
+                values.update(section)
+        except UserError as error:
+            problems += error.problems
+            # Whatever a preset sets is not known now.
+            bad.update(*preset(preset_names()[-1]).values())
+    values.update(reading.values)
+    bad.update(reading.bad)
+    bad.difference_update(reading.values)
+    for field_name, raw in flags.fields.items():
+        field = fields[field_name]
+        bad.discard(field_name)
+        try:
+            values[field_name] = from_flag(field, raw, field.flag)
+        except UserError as error:
+            problems += error.problems
+            bad.add(field_name)
+    preset_name = name if isinstance(name, str) else None
+    return build(values, preset_name), {fields[field_name].flag for field_name in bad}
+
+
+def _world_size(
+    flags: FlagReading, environ: Mapping[str, str], dry_run: bool, problems: list[str]
+) -> int | None:
+    """Processes of the run: `--world-size` in a dry run, else torchrun's, else one (dry run: not said)."""
+    given = flags.program.get("world-size")
+    if given is not None and not dry_run:
+        problems.append(
+            f"--world-size {given}: only with --dry-run; a run has as many processes as torchrun starts"
+        )
+    elif given is not None:
+        if re.fullmatch("[1-9][0-9]*", str(given)):
+            return int(str(given))
+        problems.append(f"--world-size: {given} is not a whole number >= 1")
+        return None
+    started = environ.get("WORLD_SIZE", "")
+    if started.isdigit() and int(started) > 0:
+        return int(started)
+    return None if dry_run else 1
+
+
+def _not_about(bad_flags: set[str], problems: list[str]) -> list[str]:
+    """Drop what was concluded from a default that stands in for a bad value: it would mislead."""
+    return [
+        problem for problem in problems if not bad_flags.intersection(re.findall(r"--[a-z0-9-]+", problem))
+    ]

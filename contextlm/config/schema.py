@@ -1,0 +1,277 @@
+"""The one configuration tree: every value a run depends on, each written once.
+
+A field here is a flag (`num_layers` -> `--num-layers`), a YAML key of its section, a line of
+`--help` and a row of the saved `config.yaml`. Names and meanings are Megatron-LM's wherever it has
+the option. The tree is frozen; what follows from other values is a property. Checks that need more
+than one field are in `validation.py`; named starting points are in `presets.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from contextlm.config.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The GPT backbone: GPT-2 or GPT-NeoX (Pythia), built from megatron-core layers."""
+
+    num_layers: int = option(4, "Number of transformer layers of the backbone.", minimum=1)
+    hidden_size: int = option(128, "Width of the residual stream.", minimum=1)
+    ffn_hidden_size: int | None = option(None, "Width of the MLP; 4 x hidden size if not given.", minimum=1)
+    num_attention_heads: int = option(4, "Number of attention heads.", minimum=1)
+    seq_length: int = option(256, "Tokens per training sample.", minimum=1)
+    max_position_embeddings: int | None = option(
+        None, "Rows of the learned position table; follows --seq-length if not given.", minimum=1
+    )
+    position_embedding_type: str = option(
+        "learned_absolute",
+        "How positions enter: GPT-2 adds a table, GPT-NeoX rotates.",
+        choices=("learned_absolute", "rope"),
+    )
+    rotary_percent: float = option(1.0, "Share of each head that is rotated (rope only).", above=0, maximum=1)
+    rotary_base: int = option(10000, "Base period of the rotation (rope only).", minimum=1)
+    norm_epsilon: float = option(1e-5, "Epsilon of every LayerNorm.", above=0)
+    gelu: str = option("tanh", "GELU variant: tanh (GPT-2) or erf (GPT-NeoX).", choices=("tanh", "erf"))
+    parallel_residual: bool = option(
+        False, "GPT-NeoX's residual, x + attn(ln1(x)) + mlp(ln2(x)), in place of the sequential one."
+    )
+    untie_embeddings_and_output_weights: bool = option(
+        False, "Give the output layer weights of its own (GPT-NeoX) in place of the embedding's (GPT-2)."
+    )
+    vocab_size: int | None = option(
+        None,
+        "Size of the vocabulary for --dry-run without a tokenizer; training takes the tokenizer's.",
+        minimum=1,
+    )
+    make_vocab_size_divisible_by: int = option(
+        128, "The embedding table is padded to a multiple of this times the tensor-parallel size.", minimum=1
+    )
+    hidden_dropout: float = option(
+        0.0, "Dropout after embedding, attention and MLP.", minimum=0, maximum=0.99
+    )
+    attention_dropout: float = option(0.0, "Dropout on attention probabilities.", minimum=0, maximum=0.99)
+    init_method: str = option(
+        "normal",
+        "Initial weights: normal (std --init-method-std) or small_init, std sqrt(2 / (5 hidden)).",
+        choices=("normal", "small_init"),
+    )
+    init_method_std: float = option(0.02, "Standard deviation of normal initial weights.", above=0)
+    output_layer_init_method: str = option(
+        "scaled_normal",
+        "Initial residual projections: scaled_normal, std / sqrt(2 layers), or wang_init, 2 / (layers "
+        "sqrt(hidden)).",
+        choices=("scaled_normal", "wang_init"),
+    )
+    transformer_impl: str = option(
+        "auto",
+        "Layer backend: auto takes Transformer Engine where it imports and fits, else torch (= local).",
+        choices=("auto", "torch", "local", "transformer_engine"),
+    )
+
+    @property
+    def ffn_size(self) -> int:
+        """Width of the MLP."""
+        return self.ffn_hidden_size or 4 * self.hidden_size
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of the learned position table."""
+        return self.max_position_embeddings or self.seq_length
+
+    def padded_vocab_size(self, vocab_size: int, tensor_model_parallel_size: int) -> int:
+        """`vocab_size` rounded up so that every tensor-parallel rank holds equally many rows."""
+        multiple = self.make_vocab_size_divisible_by * tensor_model_parallel_size
+        return math.ceil(vocab_size / multiple) * multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextConfig:
+    """The context head (docs/method.md): chunk size 0 leaves the plain backbone."""
+
+    context_chunk_size: int = option(
+        0, "Tokens pooled into one context embedding; 0 = no context head.", minimum=0
+    )
+    context_predictor_layers: int = option(2, "Causal layers over chunks; 0 = pooling only.", minimum=0)
+    context_encoder_layers: int | None = option(
+        None, "Layers of the token encoder, before the head; half of the layers if not given.", minimum=0
+    )
+    context_pooling: str = option(
+        "mean", "How a chunk's states become one embedding.", choices=("mean", "last", "first")
+    )
+    context_fusion: str = option(
+        "gated",
+        "How the prediction reaches a token: gated h + a p, gated_channel (a per channel), add h + p, "
+        "norm_add norm(h) + norm(p).",
+        choices=("gated", "gated_channel", "add", "norm_add"),
+    )
+    context_shift: bool = option(
+        True, "The last token of a chunk already receives the next chunk's prediction."
+    )
+    context_stop_gradient: bool = option(False, "No gradient from the predictor into the token encoder.")
+    context_control: str = option(
+        "none",
+        "At evaluation only, replace the prediction, to see whether the context helps.",
+        choices=("none", "zero", "shuffle", "random", "previous"),
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a context head."""
+        return self.context_chunk_size > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the model and the data are spread over processes."""
+
+    tensor_model_parallel_size: int = option(1, "Processes that share each layer's matrices.", minimum=1)
+    pipeline_model_parallel_size: int = option(1, "Pipeline stages that share the layers.", minimum=1)
+    use_distributed_optimizer: bool = option(
+        True, "Data-parallel ranks share the optimizer's states instead of each holding all of them."
+    )
+    distributed_backend: str = option(
+        "auto", "Collectives: auto takes nccl where CUDA is, else gloo.", choices=("auto", "nccl", "gloo")
+    )
+    distributed_timeout_minutes: int = option(10, "Minutes until a silent peer is an error.", minimum=1)
+
+    @property
+    def model_parallel_size(self) -> int:
+        """Processes that hold one copy of the model."""
+        return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The loop: how much, how often, in which precision."""
+
+    micro_batch_size: int = option(1, "Samples per forward pass of one data-parallel rank.", minimum=1)
+    global_batch_size: int | None = option(
+        None, "Samples per optimizer step; micro-batch size x data-parallel size if not given.", minimum=1
+    )
+    train_iters: int | None = option(None, "Optimizer steps of the whole run.", minimum=0)
+    exit_interval: int | None = option(
+        None, "Save and exit when the iteration is a multiple of this.", minimum=1
+    )
+    eval_interval: int = option(1000, "Iterations between evaluations.", minimum=1)
+    eval_iters: int = option(100, "Global batches per evaluation, at most one pass; 0 = none.", minimum=0)
+    seed: int = option(1234, "Seed of weights, dropout and data order.", minimum=0)
+    bf16: bool = option(False, "bfloat16 weights and activations over fp32 master weights.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    lr: float = option(6e-4, "Peak learning rate.", above=0)
+    min_lr: float = option(0.0, "Learning rate at the end of the decay.", minimum=0)
+    lr_decay_style: str = option("cosine", "Shape of the decay.", choices=("cosine", "linear", "constant"))
+    lr_decay_iters: int | None = option(
+        None, "Iterations until --min-lr; --train-iters if not given.", minimum=1
+    )
+    lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", minimum=0)
+    weight_decay: float = option(0.1, "AdamW weight decay; never on biases, norms and the gate.", minimum=0)
+    adam_beta1: float = option(0.9, "AdamW beta 1.", minimum=0, maximum=0.999999)
+    adam_beta2: float = option(0.95, "AdamW beta 2.", minimum=0, maximum=0.999999)
+    adam_eps: float = option(1e-8, "AdamW epsilon.", above=0)
+    clip_grad: float = option(
+        1.0, "Global gradient norm above which gradients are scaled down; 0 = off.", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens, in which order, under which tokenizer."""
+
+    data_path: tuple[str, ...] = option(
+        (),
+        "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix "
+        "...",
+    )
+    split: str = option("969,30,1", "Documents for training, validation, test: three non-negative numbers.")
+    tokenizer_type: str | None = option(
+        None,
+        "Kind of tokenizer.",
+        choices=("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer"),
+    )
+    tokenizer_model: str | None = option(None, "Tokenizer file (.model or tokenizer.json) or folder.")
+    eod_token: str | None = option(
+        None, "Text of the end-of-document token, where the tokenizer does not say."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is saved and what a run starts from."""
+
+    save: str | None = option(None, "Folder for checkpoints.")
+    load: str | None = option(
+        None, "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh."
+    )
+    save_interval: int | None = option(
+        None, "Iterations between checkpoints; the end is always saved.", minimum=1
+    )
+    finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
+    init_backbone_from: str | None = option(
+        None, "A plain checkpoint whose weights become the backbone under a new context head."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What is told, where."""
+
+    log_interval: int = option(10, "Iterations between log lines.", minimum=1)
+    output_dir: str | None = option(None, "Folder for metrics.jsonl and exit.json; --save if not given.")
+    peak_tflops: float | None = option(
+        None, "Peak TFLOP/s of one device for MFU, where the device is not known to us.", above=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The resolved configuration of one run."""
+
+    preset: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @property
+    def encoder_layers(self) -> int:
+        """Layers of the token encoder (E): the head acts on the input of layer E."""
+        given = self.context.context_encoder_layers
+        return self.model.num_layers // 2 if given is None else given
+
+    @property
+    def output_dir(self) -> str | None:
+        """Folder for metrics.jsonl and exit.json."""
+        return self.logging.output_dir or self.checkpoint.save
+
+    @property
+    def lr_decay_iters(self) -> int:
+        """Iterations until the learning rate reaches its minimum."""
+        return self.optimizer.lr_decay_iters or self.training.train_iters or 1
+
+    def data_parallel_size(self, world_size: int) -> int:
+        """Copies of the model among `world_size` processes."""
+        return world_size // self.parallel.model_parallel_size
+
+    def global_batch_size(self, world_size: int) -> int:
+        """Samples per optimizer step."""
+        given = self.training.global_batch_size
+        return (
+            self.training.micro_batch_size * self.data_parallel_size(world_size) if given is None else given
+        )
+
+    def num_microbatches(self, world_size: int) -> int:
+        """Forward passes of one data-parallel rank per optimizer step."""
+        per_pass = self.training.micro_batch_size * self.data_parallel_size(world_size)
+        return self.global_batch_size(world_size) // per_pass

@@ -1,0 +1,166 @@
+"""What one field cannot know: values against each other, the number of processes and the files they name.
+
+Every check answers with sentences of flag, value and remedy, and none raises, so that a user sees all
+mistakes at once and before any process group exists. Read next: `named_files.py`, the checks that look at
+the disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from contextlm.config.named_files import checkpoint_problems, data_problems
+from contextlm.config.schema import Config
+from contextlm.config.suggestions import divisors, nearest_numbers
+
+
+def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -> list[str]:
+    """Everything that forbids training with this configuration; empty if nothing does.
+
+    Args:
+        world_size: number of processes; None is the smallest that the layout needs.
+        dry_run: what a run needs may be missing; what is given is still checked.
+    """
+    world_size = world_size or config.parallel.model_parallel_size
+    problems = [
+        *_model(config),
+        *_context(config),
+        *_parallel(config, world_size),
+        *_batch(config, world_size),
+        *_schedule(config),
+        *data_problems(config.data),
+        *checkpoint_problems(config),
+    ]
+    return problems if dry_run else problems + _missing(config)
+
+
+def _model(config: Config) -> list[str]:
+    model, problems = config.model, []
+    if model.hidden_size % model.num_attention_heads:
+        near = nearest_numbers(model.num_attention_heads, divisors(model.hidden_size))
+        problems.append(
+            f"--num-attention-heads {model.num_attention_heads}: does not divide --hidden-size "
+            f"{model.hidden_size}; "
+            f"use {near} heads"
+        )
+    elif model.position_embedding_type == "rope":
+        head = model.hidden_size // model.num_attention_heads
+        rotated = int(model.rotary_percent * head)
+        if rotated % 2 or rotated == 0:
+            even = f"{2 / head:g}" if head >= 2 else "1 with wider heads (fewer --num-attention-heads)"
+            problems.append(
+                f"--rotary-percent {model.rotary_percent:g}: rotates {rotated} of a head's {head} values, "
+                "which must be "
+                f"an even number above 0; use a multiple of {even}"
+            )
+    if model.position_embedding_type == "learned_absolute" and model.seq_length > model.num_positions:
+        problems.append(
+            f"--max-position-embeddings {model.num_positions}: fewer positions than --seq-length "
+            f"{model.seq_length}; "
+            f"use at least {model.seq_length}, or drop it"
+        )
+    return problems
+
+
+def _context(config: Config) -> list[str]:
+    context, problems = config.context, []
+    if context.context_control != "none":
+        problems.append(
+            f"--context-control {context.context_control}: only at evaluation (tools/evaluate.py); drop it "
+            "for training"
+        )
+    if context.enabled and config.encoder_layers >= config.model.num_layers:
+        problems.append(
+            f"--context-encoder-layers {config.encoder_layers}: the token decoder needs a layer of its own; "
+            "with "
+            f"--num-layers {config.model.num_layers} use at most {config.model.num_layers - 1}"
+        )
+    return problems
+
+
+def _parallel(config: Config, world_size: int) -> list[str]:
+    model, parallel, problems = config.model, config.parallel, []
+    tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+    shared = {
+        "--num-attention-heads": model.num_attention_heads,
+        "--hidden-size": model.hidden_size,
+        "--ffn-hidden-size": model.ffn_size,
+    }
+    undivided = [f"{flag} {size}" for flag, size in shared.items() if size % tensor]
+    if undivided:
+        near = nearest_numbers(tensor, divisors(*shared.values()))
+        problems.append(
+            f"--tensor-model-parallel-size {tensor}: does not divide {' and '.join(undivided)}; use {near}"
+        )
+    if model.num_layers % pipeline:
+        near = nearest_numbers(pipeline, divisors(model.num_layers))
+        problems.append(
+            f"--pipeline-model-parallel-size {pipeline}: does not divide --num-layers {model.num_layers}; "
+            f"use {near}"
+        )
+    if world_size % parallel.model_parallel_size:
+        below = world_size // parallel.model_parallel_size * parallel.model_parallel_size
+        near = " or ".join(str(size) for size in (below, below + parallel.model_parallel_size) if size)
+        problems.append(
+            f"--tensor-model-parallel-size {tensor} x --pipeline-model-parallel-size {pipeline}: "
+            f"{world_size} process"
+            f"{'es are' if world_size > 1 else ' is'} no multiple of {parallel.model_parallel_size}; start "
+            f"{near} "
+            "(torchrun --nproc-per-node)"
+        )
+    if not parallel.use_distributed_optimizer:
+        problems.append("--no-use-distributed-optimizer: not supported yet; drop it")
+    return problems
+
+
+def _batch(config: Config, world_size: int) -> list[str]:
+    size = config.training.global_batch_size
+    if size is None or world_size % config.parallel.model_parallel_size:
+        return []
+    copies = config.data_parallel_size(world_size)
+    step = config.training.micro_batch_size * copies
+    if size % step == 0:
+        return []
+    near = nearest_numbers(
+        size, (multiple for multiple in (size // step * step, size // step * step + step) if multiple)
+    )
+    return [
+        f"--global-batch-size {size}: no multiple of --micro-batch-size {config.training.micro_batch_size} x "
+        f"{copies} data-parallel ranks; use {near}"
+    ]
+
+
+def _schedule(config: Config) -> list[str]:
+    optimizer, problems = config.optimizer, []
+    if optimizer.min_lr > optimizer.lr:
+        problems.append(
+            f"--min-lr {optimizer.min_lr:g}: above --lr {optimizer.lr:g}; use at most {optimizer.lr:g}"
+        )
+    decays = optimizer.lr_decay_iters or config.training.train_iters
+    if decays is not None and 0 < decays <= optimizer.lr_warmup_iters:
+        name = "--lr-decay-iters" if optimizer.lr_decay_iters else "--train-iters"
+        problems.append(
+            f"--lr-warmup-iters {optimizer.lr_warmup_iters}: the warm-up must end before {name} {decays}; "
+            f"use at most {decays - 1}"
+        )
+    return problems
+
+
+def _missing(config: Config) -> list[str]:
+    """What a run, unlike a dry run, cannot do without."""
+    problems = []
+    if config.training.train_iters is None:
+        problems.append("--train-iters: missing; give the number of optimizer steps, e.g. --train-iters 1000")
+    if not config.data.data_path:
+        problems.append("--data-path: missing; give a dataset prefix made by tools/preprocess_data.py")
+    if config.data.tokenizer_type is None:
+        problems.append(
+            "--tokenizer-type: missing; give the one the data was made with, e.g. --tokenizer-type "
+            "ByteTokenizer"
+        )
+    wants_te = config.model.transformer_impl == "transformer_engine"
+    if wants_te and importlib.util.find_spec("transformer_engine") is None:
+        problems.append(
+            "--transformer-impl transformer_engine: it is not installed here; use --transformer-impl auto"
+        )
+    return problems

@@ -1,0 +1,56 @@
+"""Memory per rank: the shares of all ranks make up the model."""
+
+from __future__ import annotations
+
+import pytest
+
+from contextlm.analysis.memory import rank_memory, stage_layers, stage_parameters
+from contextlm.analysis.parameters import count_parameters
+from contextlm.config import Config, parse
+
+
+def configuration(line: str) -> Config:
+    return parse(["--dry-run", *line.split()], {}).config
+
+
+@pytest.mark.parametrize("model", ["contextlm-gpt2-tiny", "contextlm-pythia-tiny"])
+def test_one_rank_holds_the_model(model):
+    config = configuration(f"--model {model}")
+    assert stage_parameters(config, 512, 0) == count_parameters(config, 512).total
+
+
+def test_stages_add_up_and_a_tied_output_layer_is_a_copy():
+    split = "--pipeline-model-parallel-size 4"
+    pythia = configuration(f"--model contextlm-pythia-tiny {split}")
+    assert (
+        sum(stage_parameters(pythia, 512, stage) for stage in range(4)) == count_parameters(pythia, 512).total
+    )
+    gpt2 = configuration(f"--model contextlm-gpt2-tiny {split}")
+    copies = sum(stage_parameters(gpt2, 512, stage) for stage in range(4)) - count_parameters(gpt2, 512).total
+    assert copies == 512 * 128
+    assert [list(stage_layers(gpt2, stage)) for stage in range(4)] == [[0], [1], [2], [3]]
+
+
+def test_the_head_sits_with_its_layer():
+    for encoder_layers, stage in ((0, 0), (1, 0), (2, 1), (3, 1)):
+        line = f"--pipeline-model-parallel-size 2 --context-encoder-layers {encoder_layers} --model "
+        with_head, plain = configuration(line + "contextlm-gpt2-tiny"), configuration(line + "gpt2-tiny")
+        extra = [stage_parameters(with_head, 512, s) - stage_parameters(plain, 512, s) for s in (0, 1)]
+        assert extra[stage] == count_parameters(with_head, 512).context_head and extra[1 - stage] == 0
+
+
+def test_tensor_parallel_divides_matrices_and_pads_the_vocabulary():
+    config = configuration("--model gpt2-tiny --tensor-model-parallel-size 2")
+    hidden = 128
+    matrices = 4 * (12 * hidden**2 + 7 * hidden) // 2
+    whole = 4 * 6 * hidden + 256 * hidden + 2 * hidden
+    assert stage_parameters(config, 515, 0) == matrices + whole + 768 // 2 * hidden
+
+
+def test_bytes_by_precision_and_data_parallel_size():
+    config = configuration("--model gpt2-tiny")
+    count = stage_parameters(config, 512, 0)
+    assert rank_memory(config, 512, 0, 4) == (4 * count, 4 * count, 2 * count)
+    low = configuration("--model gpt2-tiny --bf16")
+    assert rank_memory(low, 512, 0, 1) == (2 * count, 4 * count, 12 * count)
+    assert rank_memory(low, 512, 0, 1).total == 18 * count

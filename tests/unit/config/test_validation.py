@@ -1,0 +1,160 @@
+"""Checks of values against each other: each mistake is found and says what would work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contextlm.config import parse
+from contextlm.errors import UserError
+
+
+def dry_problems(line: str, world_size: int | None = None) -> tuple[str, ...]:
+    words = ["--dry-run", *line.split()] + (["--world-size", str(world_size)] if world_size else [])
+    try:
+        parse(words, {})
+    except UserError as error:
+        return error.problems
+    return ()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    for name in ("a_text_document.bin", "a_text_document.idx", "b.bin", "b.idx"):
+        (tmp_path / name).write_bytes(b"")
+    return str(tmp_path / "a_text_document")
+
+
+@pytest.mark.parametrize(
+    ("line", "world_size", "fragment"),
+    [
+        (
+            "--model gpt2-1.5b --tensor-model-parallel-size 2",
+            None,
+            "does not divide --num-attention-heads 25; use 1 or 5 or 25",
+        ),
+        (
+            "--ffn-hidden-size 511 --tensor-model-parallel-size 2",
+            None,
+            "does not divide --ffn-hidden-size 511; use 1",
+        ),
+        (
+            "--hidden-size 130",
+            None,
+            "--num-attention-heads 4: does not divide --hidden-size 130; use 1 or 2 or 5",
+        ),
+        (
+            "--num-layers 6 --pipeline-model-parallel-size 4",
+            None,
+            "does not divide --num-layers 6; use 2 or 3 or 6",
+        ),
+        (
+            "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2",
+            6,
+            "6 processes are no multiple of 4; start 4 or 8",
+        ),
+        ("--tensor-model-parallel-size 4", 2, "2 processes are no multiple of 4; start 4 (torchrun"),
+        (
+            "--global-batch-size 30 --micro-batch-size 4",
+            4,
+            "--global-batch-size 30: no multiple of --micro-batch-size 4 x 4 "
+            "data-parallel ranks; use 16 or 32",
+        ),
+        ("--global-batch-size 2 --micro-batch-size 4", None, "use 4"),
+        ("--min-lr 1e-3", None, "--min-lr 0.001: above --lr 0.0006; use at most 0.0006"),
+        ("--train-iters 10 --lr-warmup-iters 10", None, "must end before --train-iters 10; use at most 9"),
+        ("--lr-decay-iters 5 --lr-warmup-iters 7", None, "must end before --lr-decay-iters 5; use at most 4"),
+        ("--context-chunk-size 4 --context-encoder-layers 4", None, "with --num-layers 4 use at most 3"),
+        ("--context-control zero", None, "only at evaluation"),
+        ("--max-position-embeddings 128", None, "fewer positions than --seq-length 256; use at least 256"),
+        ("--position-embedding-type rope --rotary-percent 0.1", None, "rotates 3 of a head's 32 values"),
+        ("--position-embedding-type rope --rotary-percent 0.01", None, "use a multiple of 0.0625"),
+        ("--split 1,2", None, "--split 1,2: 2 numbers"),
+        ("--split -1,1,0", None, "--split -1,1,0"),
+        ("--split 0,0,0", None, "--split 0,0,0"),
+        ("--split 1,nan,1", None, "--split 1,nan,1"),
+        ("--finetune", None, "add --load FOLDER"),
+        ("--load nowhere", None, "--load nowhere: no such folder"),
+        ("--init-backbone-from /", None, "--context-chunk-size is 0"),
+        ("--save-interval 5", None, "add --save FOLDER"),
+        ("--tokenizer-type SentencePieceTokenizer", None, "--tokenizer-model: missing"),
+        (
+            "--tokenizer-type HuggingFaceTokenizer --tokenizer-model nowhere.json",
+            None,
+            "nowhere.json: not found",
+        ),
+        ("--tokenizer-type ByteTokenizer --tokenizer-model x", None, "ByteTokenizer has no file"),
+        ("--data-path nowhere/x", None, "nowhere/x.bin and nowhere/x.idx not found"),
+        ("--data-path 0.7 a b", None, "b stands where a weight is expected"),
+        ("--data-path a 0.3 b", None, "a stands where a weight is expected"),
+        ("--data-path -1 a", None, "weight -1 is not a positive number"),
+        ("--data-path 0.7", None, "the last weight, 0.7, has no prefix after it"),
+    ],
+)
+def test_each_mistake_has_its_sentence(line, world_size, fragment):
+    found = dry_problems(line, world_size)
+    assert any(fragment in problem for problem in found), found
+    assert all(problem.startswith("--") for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "world_size"),
+    [
+        ("", None),
+        ("--model contextlm-gpt2-1.5b --tensor-model-parallel-size 5 --pipeline-model-parallel-size 4", 40),
+        ("--model contextlm-pythia-1.4b --tensor-model-parallel-size 8 --global-batch-size 64", 32),
+        ("--global-batch-size 32 --micro-batch-size 4", 4),
+        ("--context-chunk-size 4 --context-encoder-layers 3 --seq-length 66", None),
+        ("--context-encoder-layers 9", None),
+        ("--seq-length 300", None),
+        ("--position-embedding-type rope --max-position-embeddings 8", None),
+        ("--train-iters 10 --lr-warmup-iters 9 --min-lr 6e-4", None),
+        ("--train-iters 0", None),
+        ("--load /nowhere/run --save /nowhere/run/", None),
+        ("--split 98,2,0", None),
+        ("--tokenizer-type ByteTokenizer", None),
+    ],
+)
+def test_what_works_passes(line, world_size):
+    assert dry_problems(line, world_size) == ()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia"])
+def test_tiny_presets_train_under_four_processes(name, dataset):
+    line = (
+        f"--model contextlm-{name}-tiny --tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 "
+        "--train-iters 5 "
+        f"--tokenizer-type ByteTokenizer --data-path {dataset}"
+    )
+    assert parse(line.split(), {"WORLD_SIZE": "4"}).world_size == 4
+
+
+def test_what_only_a_run_needs():
+    with pytest.raises(UserError) as caught:
+        parse(["--transformer-impl", "transformer_engine"], {})
+    starts = [problem.split(":")[0] for problem in caught.value.problems]
+    assert starts[:3] == ["--train-iters", "--data-path", "--tokenizer-type"]
+
+
+def test_datasets_are_looked_for(dataset, tmp_path):
+    assert dry_problems(f"--data-path {dataset}") == ()
+    assert dry_problems(f"--data-path 0.7 {dataset} 0.3 {tmp_path}/b") == ()
+    assert dry_problems(f"--data-path {dataset} {tmp_path}/b") == ()
+    (problem,) = dry_problems(f"--data-path 0.7 {dataset} 0.3 {tmp_path}/c")
+    assert "c.bin and" in problem
+    (problem,) = dry_problems(f"--data-path {dataset}.bin")
+    assert f"give the prefix, {dataset}" in problem
+    (problem,) = dry_problems(f"--data-path {tmp_path}/a_txt_document")
+    assert f"did you mean {dataset}?" in problem
+
+
+def test_checkpoints_are_looked_for(tmp_path):
+    (problem,) = dry_problems(f"--load {tmp_path}")
+    assert "holds no checkpoint" in problem and "the same folder as --save" in problem
+    assert dry_problems(f"--load {tmp_path} --save {tmp_path}") == ()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("5")
+    assert dry_problems(f"--load {tmp_path} --finetune") == ()
+    assert dry_problems(f"--init-backbone-from {tmp_path} --context-chunk-size 4") == ()
+    (problem,) = dry_problems(f"--save {tmp_path}/latest_checkpointed_iteration.txt")
+    assert "is a file; give a folder" in problem
