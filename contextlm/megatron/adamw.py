@@ -1,0 +1,108 @@
+"""AdamW whose state megatron-core's distributed optimizer can save and resume.
+
+What is wrong: without Transformer Engine and apex megatron-core takes `torch.optim.AdamW`
+(optimizer/__init__.py:32), unfused, which keeps `step` per parameter where the distributed optimizer's
+saved state has it per group: a resume dies or counts steps wrongly.
+The mend: an optimizer of ours with ONE step tensor for all groups, installed under the names through which
+megatron-core recognises a fused Adam.
+Test: tests/unit/megatron/test_adamw.py, tests/cli/test_resume.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from megatron.core import optimizer as megatron_optimizer
+from megatron.core.optimizer import distrib_optimizer
+
+
+class FusedAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter, 2019) on torch's fused kernel.
+
+    `exp_avg` and `exp_avg_sq` are the only state of a parameter. `group["step"]` is one 1-element fp32 tensor
+    shared by all groups; on disk it is an int.
+
+    Args:
+        params: parameters or parameter groups.
+        lr, betas, eps, weight_decay: AdamW's; `weight_decay` is scaled by a group's own value where it has one.
+        adam_w_mode: must be True (megatron-core passes it to a fused Adam).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        adam_w_mode: bool = True,
+    ) -> None:
+        assert adam_w_mode, "L2-regularised Adam is not offered"
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._share_step(0)
+
+    def _share_step(self, step: int | torch.Tensor) -> None:
+        """Give all groups one and the same step tensor."""
+        device = next((p.device for group in self.param_groups for p in group["params"]), torch.device("cpu"))
+        shared = torch.zeros(1, dtype=torch.float32, device=device)
+        shared += step if isinstance(step, int) else step.to(device)
+        for group in self.param_groups:
+            group["step"] = shared
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One AdamW update of every parameter that has a gradient."""
+        step = self.param_groups[0]["step"]
+        step += 1
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["exp_avg"] = torch.zeros_like(p)
+                    self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            beta1, beta2 = group["betas"]
+            torch._fused_adamw_(
+                params,
+                [p.grad for p in params],
+                [self.state[p]["exp_avg"] for p in params],
+                [self.state[p]["exp_avg_sq"] for p in params],
+                [],
+                [step] * len(params),
+                lr=group["lr"],
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the step as an int: a tensor would be stored once per group."""
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            group["step"] = int(group["step"])
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, and share one step tensor again: torch copies the groups one by one."""
+        super().load_state_dict(state_dict)
+        steps = {int(group["step"]) for group in self.param_groups}
+        if len(steps) != 1:
+            raise ValueError(f"the optimizer state counts different steps in its groups: {sorted(steps)}")
+        self._share_step(steps.pop())
+
+
+def install() -> None:
+    """Make megatron-core build `FusedAdamW`; with Transformer Engine or apex present, nothing changes."""
+    if not megatron_optimizer.USING_PYTORCH_OPTIMIZER and megatron_optimizer.Adam is not FusedAdamW:
+        return
+    megatron_optimizer.Adam = FusedAdamW
+    megatron_optimizer.USING_PYTORCH_OPTIMIZER = False
+    distrib_optimizer.Adam = FusedAdamW
+    distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_APEX_OPTIMIZER = True

@@ -1,0 +1,11 @@
+"""The list of mends that every run applies, on any device."""
+
+from __future__ import annotations
+
+from contextlm.megatron import adamw, bucket_padding, grad_norm, tensor_group
+
+
+def apply() -> None:
+    """Apply them all, once per process, before any megatron-core object is built."""
+    for mend in (tensor_group, adamw, grad_norm, bucket_padding):
+        mend.install()

@@ -1,0 +1,50 @@
+"""Which classes the layers are made of: torch's own, or Transformer Engine's where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from megatron.core.models.backends import BackendSpecProvider, LocalSpecProvider
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from contextlm.model.attention import ScaledDotProductAttention
+
+
+class LayerNorm(torch.nn.LayerNorm):
+    """torch's LayerNorm under megatron-core's constructor.
+
+    Under sequence parallelism each tensor-parallel rank sees its own tokens only; the mark on the parameters
+    has megatron-core sum their gradients over those ranks.
+    """
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5) -> None:
+        device = None if config.use_cpu_initialization else torch.cuda.current_device()
+        super().__init__(hidden_size, eps=eps, device=device, dtype=config.params_dtype)
+        for parameter in self.parameters():
+            parameter.sequence_parallel = config.sequence_parallel
+
+
+class TorchSpecProvider(LocalSpecProvider):
+    """megatron-core's parallel linear layers, torch's attention kernels and LayerNorm."""
+
+    def layer_norm(self, rms_norm: bool = False, for_qk: bool = False) -> type:
+        """The LayerNorm class."""
+        assert not rms_norm, "GPT-2 and GPT-NeoX have LayerNorm"
+        return LayerNorm
+
+    def core_attention(self) -> type:
+        """The attention kernel's class."""
+        return ScaledDotProductAttention
+
+
+def choose_backend(transformer_impl: str) -> BackendSpecProvider:
+    """The provider that `--transformer-impl` names; `auto` takes Transformer Engine where it and CUDA are."""
+    if transformer_impl == "auto":
+        has_engine = importlib.util.find_spec("transformer_engine") is not None
+        transformer_impl = "transformer_engine" if has_engine and torch.cuda.is_available() else "torch"
+    if transformer_impl == "transformer_engine":
+        from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
+
+        return TESpecProvider()
+    return TorchSpecProvider()

@@ -1,0 +1,117 @@
+"""From the configuration to the modules of one pipeline stage."""
+
+from __future__ import annotations
+
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.backends import BackendSpecProvider
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import (
+    TransformerLayer,
+    TransformerLayerSubmodules,
+    get_transformer_layer_offset,
+)
+
+from contextlm.config.schema import Config
+from contextlm.model.backends import choose_backend
+from contextlm.model.language_model import ContextLM
+from contextlm.model.layers import (
+    ParallelResidualLayer,
+    ParallelResidualLayerWithContext,
+    TransformerLayerWithContext,
+)
+from contextlm.model.transformer_config import build_transformer_config
+
+
+def build_model(config: Config, vocab_size: int, pg_collection: ProcessGroupCollection) -> ContextLM:
+    """The language model of this rank's pipeline stage.
+
+    Args:
+        config: the resolved configuration.
+        vocab_size: ids of the tokenizer, unpadded.
+        pg_collection: process groups of the model.
+    """
+    model, pipeline = config.model, pg_collection.pp
+    transformer_config = build_transformer_config(config)
+    return ContextLM(
+        config=transformer_config,
+        transformer_layer_spec=_block_spec(config, transformer_config, pipeline.rank()),
+        true_vocab_size=vocab_size,
+        vocab_size=model.padded_vocab_size(vocab_size, config.parallel.tensor_model_parallel_size),
+        max_sequence_length=model.num_positions,
+        pre_process=pipeline.rank() == 0,
+        post_process=pipeline.rank() == pipeline.size() - 1,
+        share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,
+        position_embedding_type=model.position_embedding_type,
+        rotary_percent=model.rotary_percent,
+        rotary_base=model.rotary_base,
+        pg_collection=pg_collection,
+    )
+
+
+def _block_spec(
+    config: Config, transformer_config: TransformerConfig, pipeline_rank: int
+) -> TransformerBlockSubmodules:
+    """The layers of this stage; the one that begins the token decoder carries the context head."""
+    backend = choose_backend(config.model.transformer_impl)
+    plain = layer_spec(backend, config.model.parallel_residual)
+    first = get_transformer_layer_offset(transformer_config, pp_rank=pipeline_rank)
+    layers = [plain] * get_num_layers_to_build(transformer_config, pp_rank=pipeline_rank)
+    index = config.encoder_layers - first
+    if config.context.enabled and 0 <= index < len(layers):
+        layers[index] = ModuleSpec(
+            module=(
+                ParallelResidualLayerWithContext
+                if config.model.parallel_residual
+                else TransformerLayerWithContext
+            ),
+            submodules=plain.submodules,
+            params={"context": config.context, "predictor_layer": plain, "norm": backend.layer_norm()},
+        )
+    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=backend.layer_norm())
+
+
+def layer_spec(backend: BackendSpecProvider, parallel_residual: bool) -> ModuleSpec:
+    """One plain layer; its checkpoint keys are the same for every backend.
+
+    Args:
+        backend: gives the classes; Transformer Engine's fuse each norm into the linear layer behind it.
+        parallel_residual: GPT-NeoX's layer in place of GPT-2's.
+    """
+    fused = backend.fuse_layernorm_and_linear()
+    norm = IdentityOp if fused else backend.layer_norm()
+    after_norm = backend.column_parallel_layer_norm_linear() if fused else backend.column_parallel_linear()
+    return ModuleSpec(
+        module=ParallelResidualLayer if parallel_residual else TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=norm,
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal},
+                submodules=SelfAttentionSubmodules(
+                    linear_qkv=after_norm,
+                    core_attention=backend.core_attention(),
+                    linear_proj=backend.row_parallel_linear(),
+                ),
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=norm,
+            mlp=ModuleSpec(
+                module=MLP,
+                submodules=MLPSubmodules(linear_fc1=after_norm, linear_fc2=backend.row_parallel_linear()),
+            ),
+            mlp_bda=get_bias_dropout_add,
+            sharded_state_dict_keys_map={}
+            if fused
+            else {
+                "input_layernorm.": "self_attention.linear_qkv.layer_norm_",
+                "pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_",
+            },
+        ),
+    )

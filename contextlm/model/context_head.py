@@ -1,0 +1,116 @@
+"""The context head: pool W tokens, predict the next context, fuse the prediction into the tokens.
+
+It maps token states to token states of the same shape, so it can stand before any layer (`layers.py`). The
+predictor is a megatron-core `TransformerBlock` over chunks: tensor parallel like the backbone, always inside
+one pipeline stage.
+
+Shapes: S tokens, B batch, H hidden, W tokens a chunk, C = S // W complete chunks.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec, build_module
+from megatron.core.transformer.transformer_block import TransformerBlock, TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from contextlm.config.schema import ContextConfig
+from contextlm.model.chunking import pool, spread
+from contextlm.model.context_control import control
+
+
+class ContextHead(MegatronModule):
+    """h -> fuse(h, spread(predictor(pool(h)))).
+
+    Args:
+        config: the backbone's layer configuration.
+        context: the switches of the method.
+        layer_spec: the backbone's layer, of which the predictor has `context_predictor_layers`.
+        norm: the LayerNorm class of the backend.
+        pg_collection: process groups of the model.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        context: ContextConfig,
+        layer_spec: ModuleSpec,
+        norm: type,
+        pg_collection: ProcessGroupCollection,
+    ) -> None:
+        super().__init__(config=config)
+        self.context = context
+        norm_arguments = {"config": config, "hidden_size": config.hidden_size, "eps": config.layernorm_epsilon}
+        self.predictor = _predictor(config, context, layer_spec, norm, pg_collection)
+        if context.context_fusion in ("gated", "gated_channel"):
+            # 0 at the start: step 0 of a ContextLM is its backbone's.
+            size = 1 if context.context_fusion == "gated" else config.hidden_size
+            device = None if config.use_cpu_initialization else torch.cuda.current_device()
+            self.gate = torch.nn.Parameter(torch.zeros(size, dtype=config.params_dtype, device=device))
+        if context.context_fusion == "norm_add":
+            self.token_norm = build_module(norm, **norm_arguments)
+
+    def forward(self, hidden_SBH: Tensor, rotary_pos_emb: Tensor | None = None) -> Tensor:
+        """Token states in, guided token states out, both [S, B, H].
+
+        Args:
+            hidden_SBH: output of the token encoder.
+            rotary_pos_emb: rotation angles of the S token positions, [S, 1, 1, D], or None.
+        """
+        width = self.context.context_chunk_size
+        if hidden_SBH.shape[0] < width:  # no complete chunk: the plain model with zero guidance
+            return self._fuse(hidden_SBH, torch.zeros_like(hidden_SBH))
+        context_CBH = pool(hidden_SBH, width, self.context.context_pooling)
+        if self.context.context_stop_gradient:
+            context_CBH = context_CBH.detach()
+        prediction_CBH = context_CBH
+        if self.predictor is not None:
+            # Chunk k stands at the position of its first token.
+            angles = None if rotary_pos_emb is None else rotary_pos_emb[: context_CBH.shape[0] * width : width]
+            prediction_CBH = self.predictor(context_CBH, attention_mask=None, rotary_pos_emb=angles)
+        if not self.training and self.context.context_control != "none":
+            prediction_CBH = control(self.context.context_control, prediction_CBH, context_CBH)
+        return self._fuse(
+            hidden_SBH, spread(prediction_CBH, hidden_SBH.shape[0], width, self.context.context_shift)
+        )
+
+    def _fuse(self, hidden_SBH: Tensor, guidance_SBH: Tensor) -> Tensor:
+        """Add the guidance to the token states in the way that `--context-fusion` names."""
+        if self.context.context_fusion == "norm_add":
+            return self.token_norm(hidden_SBH) + guidance_SBH
+        if self.context.context_fusion == "add":
+            return hidden_SBH + guidance_SBH
+        return hidden_SBH + self.gate * guidance_SBH
+
+
+def _predictor(
+    config: TransformerConfig,
+    context: ContextConfig,
+    layer_spec: ModuleSpec,
+    norm: type,
+    pg_collection: ProcessGroupCollection,
+) -> TransformerBlock | None:
+    """The causal transformer over chunks; None where it would be the identity.
+
+    Its final norm is left out for the fusion `add`, which wants p on the scale of the residual stream.
+    """
+    num_layers, has_norm = context.context_predictor_layers, context.context_fusion != "add"
+    if num_layers == 0 and not has_norm:
+        return None
+    predictor_config = copy.copy(config)
+    predictor_config.num_layers = num_layers
+    predictor_config.pipeline_model_parallel_size = 1
+    predictor_config.virtual_pipeline_model_parallel_size = None
+    return TransformerBlock(
+        config=predictor_config,
+        spec=TransformerBlockSubmodules(
+            layer_specs=[layer_spec] * num_layers, layer_norm=norm if has_norm else None
+        ),
+        post_layer_norm=has_norm,
+        pg_collection=pg_collection,
+    )

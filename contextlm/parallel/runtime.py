@@ -1,0 +1,93 @@
+"""The device and the process group of this process: CUDA with NCCL, or CPU with gloo.
+
+torchrun tells each process its rank through the environment; a plain `python` start is a world of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from contextlm.config.schema import ParallelConfig
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this process computes."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+
+@contextlib.contextmanager
+def start(parallel: ParallelConfig) -> Iterator[Runtime]:
+    """Choose the device, start the process group, apply the mends; end the group on leaving.
+
+    Where CUDA is absent the CPU runtime is installed, which patches `torch.cuda` for the whole process.
+    """
+    quiet_imports()
+    _describe_world_of_one()
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ["LOCAL_RANK"])
+    # One hardware queue keeps the order of kernels and collectives; megatron-core's overlap relies on it.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    use_cuda = torch.cuda.is_available()
+    if use_cuda:
+        torch.cuda.set_device(local_rank)
+    device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    prepare_megatron(use_cuda)
+    backend = parallel.distributed_backend
+    torch.distributed.init_process_group(
+        ("nccl" if use_cuda else "gloo") if backend == "auto" else backend,
+        timeout=datetime.timedelta(minutes=parallel.distributed_timeout_minutes),
+        device_id=device if use_cuda else None,
+    )
+    try:
+        yield Runtime(device, rank, world_size)
+        # A rank that leaves while its peers are still talking crashes them.
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def prepare_megatron(use_cuda: bool) -> None:
+    """Apply the mends of megatron-core and, without CUDA, the CPU runtime; importing it warns, unheard."""
+    from contextlm.megatron import cpu_runtime, mends
+
+    mends.apply()
+    if not use_cuda:
+        cpu_runtime.install()
+
+
+def quiet_imports() -> None:
+    """Drop megatron-core's warnings about absent libraries and about itself: none is for our users."""
+    for message in (
+        ".*([Aa]pex|Transformer Engine|transformer_engine|ModelOpt|nvidia_resiliency_ext).*",
+        "full scope is deprecated.*",  # megatron-core of itself
+        "The .grad attribute of a Tensor that is not a leaf.*",
+        ".*torch.distributed.(reduce_scatter_tensor|all_gather_into_tensor)` is deprecated.*",
+        ".*_get_pg_default_device.*",
+        "`load_state_dict` is deprecated.*",
+        ".*TypedStorage is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _describe_world_of_one() -> None:
+    """Give a process that torchrun did not start the environment of a world of one."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {
+        "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)
+    }
