@@ -1,0 +1,224 @@
+"""Save and load a run in megatron-core's torch_dist format, under any tensor x pipeline x data layout.
+
+What is stored, by key: the backbone's weights as `embedding.`, `decoder.`, `output_layer.`; the head's as
+`context_head.`; the optimizer's state as `optimizer.state.<kind>.<weight>`; generators as `rng.`. The files
+around them are `checkpoint_folder.py`'s.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import __version__ as megatron_version
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
+from megatron.core.dist_checkpointing.validation import StrictHandling
+
+from contextlm import __version__
+from contextlm.config.yaml_file import dump as dump_config
+from contextlm.data import atomic_files
+from contextlm.errors import UserError
+from contextlm.parallel.seeds import seed_dropout
+from contextlm.training import checkpoint_folder, compatibility, rng_state
+from contextlm.training.setup import Run
+
+Say = Callable[[str], None]
+
+# How the tensors are laid out on disk: layers one by one (one of them may carry the head) and the optimizer's
+# state in the shape of the weights, so that any layout can read it.
+CONTENT = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "non_homogeneous_layers": True,
+    "chained_optim_avoid_prefix": True,
+    "singleton_local_shards": False,
+}
+
+
+def save(run: Run, say: Say) -> None:
+    """Write the checkpoint of the current iteration, if `--save` asks for one. Every rank must call it."""
+    root = run.config.checkpoint.save
+    if root is None:
+        return
+    iteration, is_first = run.progress.iteration, run.runtime.rank == 0
+    temporary = checkpoint_folder.iteration_folder(root, iteration).with_suffix(".tmp")
+    if is_first:
+        checkpoint_folder.begin(root, iteration)
+    torch.distributed.barrier()
+    state = _model_state(run)
+    state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run))
+    state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
+    dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
+    if is_first:
+        (temporary / checkpoint_folder.CONFIG_FILE).write_text(dump_config(run.config))
+        run.tokenizer.save(temporary)
+        atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, _describe(run))
+        checkpoint_folder.publish(temporary, iteration)
+    torch.distributed.barrier()
+    say(f"saved checkpoint {checkpoint_folder.iteration_folder(root, iteration)}")
+
+
+def load(run: Run, say: Say) -> int:
+    """Start where `--load` or `--init-backbone-from` says; returns the iteration to continue after.
+
+    Raises:
+        UserError: nothing is there, it is of another model, or a fresh start would overwrite a checkpoint.
+    """
+    given = run.config.checkpoint
+    folder = None if given.load is None else checkpoint_folder.find(given.load)
+    fresh = folder is None or given.finetune
+    if fresh and given.save is not None and (present := checkpoint_folder.find(given.save)):
+        raise UserError(
+            f"--save {given.save}: a fresh start would overwrite {present}; continue it with --load {given.save}"
+            f"{' and without --finetune' if given.finetune else ''}, or save elsewhere"
+        )
+    if folder is None:
+        if given.init_backbone_from is not None:
+            folder = checkpoint_folder.find(given.init_backbone_from)
+            if folder is None:
+                raise UserError(f"--init-backbone-from {given.init_backbone_from}: holds no complete checkpoint")
+            load_weights(run, folder, backbone_only=True)
+            say(f"new context head on the backbone of {folder}")
+        elif given.load is not None and given.load != given.save:
+            raise UserError(f"--load {given.load}: holds no complete checkpoint; check the path")
+        else:
+            say(f"fresh start: no checkpoint in {given.load}" if given.load else "fresh start")
+        return 0
+    if given.finetune:
+        load_weights(run, folder)
+        say(f"weights of {folder}; iteration, optimizer and data start anew")
+        return 0
+    _resume(run, folder, say)
+    return run.progress.iteration
+
+
+def _resume(run: Run, folder: Path, say: Say) -> None:
+    """Continue a run: weights, optimizer, generators and position in the data."""
+    compatibility.check(folder, run.config, run.tokenizer.vocab_size)
+    saved = checkpoint_folder.read_run(folder)
+    state = _model_state(run)
+    state["optimizer"] = run.optimizer.sharded_state_dict(
+        state["model"], is_loading=True, metadata=_metadata(run)
+    )
+    state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
+    # A checkpoint of another kind of device has other generators.
+    loaded = _read(state, folder, may_lack=(rng_state.PREFIX,), may_ignore=(rng_state.PREFIX,))
+    _set_weights(run, loaded["model"])
+    run.optimizer.load_state_dict(loaded["optimizer"])
+    run.progress.iteration = saved["iteration"]
+    run.progress.consumed_samples = saved["consumed_samples"]
+    same_layout = saved["layout"] == _layout(run) and len(loaded["rng"]) == len(state["rng"])
+    if same_layout and saved["device"] == run.runtime.device.type:
+        rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})
+    else:
+        seed_dropout(run.config.training.seed + run.progress.iteration, run.layout)
+    if saved["data_fingerprint"] != run.datasets.fingerprint:
+        say("warning: the data, --split or blend differ from the checkpoint's: the order of samples changes")
+    if saved["global_batch_size"] != run.global_batch_size:
+        say(f"global batch size {saved['global_batch_size']} -> {run.global_batch_size}")
+    note = "" if same_layout else f" (saved under {saved['layout']}, continued under {_layout(run)})"
+    say(f"resumed from {folder}, iteration {run.progress.iteration}{note}")
+
+
+def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None:
+    """Take the weights alone; the optimizer starts anew from them.
+
+    Args:
+        run: the run, freshly built.
+        folder: the checkpoint.
+        backbone_only: the checkpoint is a plain model's; the head keeps its initial weights.
+    """
+    compatibility.check(folder, run.config, run.tokenizer.vocab_size, backbone_only=backbone_only)
+    loaded = _read(
+        _model_state(run),
+        folder,
+        may_lack=("context_head.",) if backbone_only else (),
+        may_ignore=("optimizer.", rng_state.PREFIX),
+    )
+    _set_weights(run, loaded["model"])
+    run.optimizer.reload_model_params()
+
+
+def _model_state(run: Run) -> ShardedStateDict:
+    """This rank's weights, described for megatron-core."""
+    return {"model": run.model.module.sharded_state_dict(metadata=_metadata(run))}
+
+
+def _metadata(run: Run) -> dict[str, Any]:
+    """What `sharded_state_dict` must know; the group is not for the disk."""
+    return CONTENT | {"dp_cp_group": run.layout.groups.dp_cp}
+
+
+def _read(
+    state: ShardedStateDict, folder: Path, *, may_lack: tuple[str, ...] = (), may_ignore: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Read what `state` asks for, strictly.
+
+    Args:
+        state: the tensors to fill.
+        folder: the checkpoint.
+        may_lack: prefixes of keys that the checkpoint need not have.
+        may_ignore: prefixes of keys of the checkpoint that need not be read.
+
+    Raises:
+        UserError: any other key that only one side has.
+    """
+    loaded, ignored, lacking = dist_checkpointing.load(state, str(folder), strict=StrictHandling.RETURN_ALL)
+    problems = [f"{key}: the model has it, the checkpoint does not" for key in lacking if not key.startswith(may_lack)]
+    problems += [f"{key}: the checkpoint has it, the model does not" for key in ignored if not key.startswith(may_ignore)]
+    if problems:
+        raise UserError(f"checkpoint {folder} does not fit:", *sorted(problems))
+    return loaded
+
+
+def _set_weights(run: Run, state: dict[str, Any]) -> None:
+    """Put loaded weights into the model; only what holds no weight may be absent."""
+    result = run.model.module.load_state_dict(state, strict=False)
+    absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
+    assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
+
+
+def _layout(run: Run) -> str:
+    """The layout in the words of the field."""
+    parallel = run.config.parallel
+    return (
+        f"TP {parallel.tensor_model_parallel_size} x PP {parallel.pipeline_model_parallel_size} "
+        f"x DP {run.layout.data_parallel_size}"
+    )
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    """`run.json`: where the run stands and what made it."""
+    return {
+        **asdict(run.progress),
+        "global_batch_size": run.global_batch_size,
+        "world_size": run.runtime.world_size,
+        "layout": _layout(run),
+        "device": run.runtime.device.type,
+        "vocab_size": run.tokenizer.vocab_size,
+        "tokenizer_fingerprint": run.tokenizer.fingerprint,
+        "data_fingerprint": run.datasets.fingerprint,
+        "git_commit": _git_commit(),
+        "versions": {
+            "contextlm": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "megatron_core": megatron_version,
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source, where it is a checkout."""
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,61 @@
+"""Whether a checkpoint fits the model that is to load it, known before any tensor is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from contextlm.config.schema import Config
+from contextlm.config.yaml_file import load as load_config
+from contextlm.errors import UserError
+from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
+
+# Fields of the model that change nothing about what the weights mean.
+_FREE = {
+    "seq_length", "max_position_embeddings", "vocab_size", "make_vocab_size_divisible_by", "hidden_dropout", "attention_dropout",
+    "init_method", "init_method_std", "output_layer_init_method", "transformer_impl",
+    "context_encoder_layers", "context_stop_gradient", "context_control",
+}  # fmt: skip
+
+
+def check(folder: Path, config: Config, vocab_size: int, *, backbone_only: bool = False) -> None:
+    """Compare a checkpoint's model with the one of this run.
+
+    Args:
+        folder: the checkpoint.
+        config: this run's configuration.
+        vocab_size: ids of this run's tokenizer.
+        backbone_only: a plain model is to be loaded under a new context head.
+
+    Raises:
+        UserError: every field in which they differ, with both values.
+    """
+    saved = load_config(folder / CONFIG_FILE)
+    problems = []
+    if backbone_only and saved.context.enabled:
+        problems.append(f"--init-backbone-from {folder}: already has a context head; use --load with --finetune")
+    theirs, ours = _facts(saved, backbone_only), _facts(config, backbone_only)
+    theirs["vocabulary"], ours["vocabulary"] = read_run(folder)["vocab_size"], vocab_size
+    problems += [
+        f"--{name.replace('_', '-')} {ours[name]}: checkpoint {folder} has {theirs[name]}; "
+        "its weights mean nothing to another model: use the same value or another checkpoint"
+        for name in ours
+        if theirs[name] != ours[name]
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _facts(config: Config, backbone_only: bool) -> dict[str, object]:
+    """What must be equal for the weights of one to mean the same in the other."""
+    facts = {name: value for name, value in asdict(config.model).items() if name not in _FREE}
+    facts["ffn_hidden_size"] = config.model.ffn_size
+    if config.model.position_embedding_type == "learned_absolute":
+        facts["max_position_embeddings"] = config.model.num_positions
+    if backbone_only:
+        return facts
+    facts["context_chunk_size"] = config.context.context_chunk_size
+    if config.context.enabled:
+        facts |= {name: value for name, value in asdict(config.context).items() if name not in _FREE}
+        facts["context_encoder_layers"] = config.encoder_layers
+    return facts

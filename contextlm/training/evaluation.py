@@ -1,0 +1,71 @@
+"""Evaluation: token-weighted loss, perplexity and bits per byte of a stream of samples."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from contextlm.data.loader import micro_batches
+from contextlm.training.step import forward_backward
+
+if TYPE_CHECKING:
+    from contextlm.data.samples import EpochSamples
+    from contextlm.training.setup import Run
+
+
+class Evaluation(NamedTuple):
+    """The result over one stream of samples; every rank holds the same."""
+
+    lm_loss: float
+    num_tokens: int
+    num_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss) per token; infinite where that overflows."""
+        return math.exp(self.lm_loss) if self.lm_loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of text, comparable between tokenizers; None where the text is not known."""
+        return self.lm_loss / math.log(2) * self.num_tokens / self.num_bytes if self.num_bytes else None
+
+
+def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluation | None:
+    """Evaluate on the first samples of a stream, at most one pass.
+
+    Args:
+        run: the run; its weights and generators are left as they are.
+        samples: the stream.
+        num_iters: global batches; None for one whole pass.
+
+    Returns:
+        None where the stream is shorter than one micro-batch of every data-parallel rank.
+    """
+    size = run.config.training.micro_batch_size * run.layout.data_parallel_size
+    left = samples.samples_per_epoch // size
+    if num_iters is not None:
+        left = min(left, num_iters * run.num_microbatches)
+    if left == 0:
+        return None
+    batches = run.micro_batches(samples, 0, num_microbatches=left, last_sample=left * size)
+    sums = torch.zeros(3, dtype=torch.float64, device=run.runtime.device)
+    run.model.eval()
+    with torch.no_grad():
+        while left > 0:
+            count = min(left, run.num_microbatches)
+            sums += forward_backward(
+                run,
+                batches,
+                num_microbatches=count,
+                forward_only=True,
+                token_byte_lengths=run.token_byte_lengths,
+            )
+            left -= count
+    run.model.train()
+    # The last stage has the sums; its last rank is the last of all.
+    torch.distributed.broadcast(sums, src=run.runtime.world_size - 1)
+    loss_sum, num_tokens, num_bytes = sums.tolist()
+    return Evaluation(loss_sum / num_tokens, int(num_tokens), int(num_bytes))

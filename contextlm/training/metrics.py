@@ -1,0 +1,154 @@
+"""What a run tells: Megatron's log line, and one JSON object per iteration in `metrics.jsonl`.
+
+Losses stay on the device until a log line, so that logging does not stop it. Only the last rank, which
+has the loss, prints and writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contextlm.training.evaluation import Evaluation
+from contextlm.training.setup import Run
+from contextlm.training.step import StepResult
+from contextlm.training.throughput import Throughput
+
+
+class Metrics:
+    """The words of one run; every rank has one, and all but the last are silent."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.throughput = Throughput(run)
+        self.speaks = run.layout.is_last_rank
+        folder = run.config.output_dir
+        self.path = None if folder is None or not self.speaks else Path(folder) / "metrics.jsonl"
+        self.waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.num_nan = 0
+        self.clock = time.perf_counter()
+
+    def say(self, *sentences: str) -> None:
+        """Print, once for all ranks."""
+        if self.speaks:
+            for sentence in sentences:
+                print(sentence, flush=True)
+
+    def start(self, iteration: int) -> None:
+        """Cut `metrics.jsonl` back to what `iteration` had written, so that nothing is missing or doubled."""
+        self.clock = time.perf_counter()
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if iteration > 0 and self.path.exists():
+            for line in self.path.read_text().splitlines():
+                if not line.endswith("}") or json.loads(line)["iteration"] > iteration:
+                    break  # of a later iteration, or half-written by a killed run
+                kept.append(line + "\n")
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(self.path)
+
+    def record(self, result: StepResult) -> None:
+        """Keep one iteration's values until the next log line."""
+        now = time.perf_counter()
+        elapsed, self.clock = now - self.clock, now
+        progress, tokens = self.run.progress, self.run.config.model.seq_length
+        rate = self.run.global_batch_size * tokens / elapsed
+        line = {
+            "iteration": progress.iteration,
+            "lm_loss": None,
+            "grad_norm": result.grad_norm,
+            "learning_rate": result.learning_rate,
+            "consumed_samples": progress.consumed_samples,
+            "consumed_tokens": progress.consumed_samples * tokens,
+            "tokens_per_second": rate,
+            "elapsed_ms": elapsed * 1000,
+            "mfu": self.throughput.mfu(rate),
+        }
+        self.waiting.append((line, result.loss))
+
+    def log(self) -> None:
+        """Print the log line of the iterations since the last one, and write their metrics."""
+        if self.speaks and self.waiting:
+            losses = torch.stack([loss for _, loss in self.waiting]).tolist()
+            for (line, _), loss in zip(self.waiting, losses, strict=True):
+                line["lm_loss"] = loss
+            nan = sum(not math.isfinite(loss) for loss in losses)
+            self.num_nan += nan
+            self._print([line for line, _ in self.waiting], nan)
+            self.lines += [line for line, _ in self.waiting]
+        self.waiting.clear()
+        self._write()
+
+    def _print(self, lines: list[dict[str, Any]], num_nan: int) -> None:
+        """Megatron's line, to which parsers are written: only append to it."""
+        training, last = self.run.config.training, lines[-1]
+        seconds = sum(line["elapsed_ms"] for line in lines) / 1000 / len(lines)
+        rate = self.run.global_batch_size * self.run.config.model.seq_length / seconds
+        mfu = self.throughput.mfu(rate)
+        eta = datetime.timedelta(seconds=round(seconds * (training.train_iters - last["iteration"])))
+        loss = sum(line["lm_loss"] for line in lines) / len(lines)
+        self.say(
+            f" [{datetime.datetime.now()}]"
+            f" iteration {last['iteration']:8d}/{training.train_iters:8d} |"
+            f" consumed samples: {last['consumed_samples']:12d} |"
+            f" elapsed time per iteration (ms): {seconds * 1000:.1f} |"
+            f" throughput per GPU (TFLOP/s/GPU): {self.throughput.tflops_per_device(rate):.1f} |"
+            f" learning rate: {last['learning_rate']:.6E} |"
+            f" global batch size: {self.run.global_batch_size:5d} |"
+            f" lm loss: {loss:.6E} |"
+            f" loss scale: 1.0 |"
+            f" grad norm: {last['grad_norm']:.3f} |"
+            f" number of skipped iterations: {0:3d} |"
+            f" number of nan iterations: {num_nan:3d} |"
+            f" tokens/s/GPU: {rate / self.run.runtime.world_size:.0f} |"
+            f" MFU: {'n/a' if mfu is None else f'{mfu:.1%}'} |"
+            f" ETA: {eta} |"
+        )
+
+    def log_evaluation(self, split: str, result: Evaluation) -> None:
+        """Print and write the result on one split; its time is not counted as training's."""
+        iteration = self.run.progress.iteration
+        bits = result.bits_per_byte
+        self.say(
+            f" {split} loss at iteration {iteration} | lm loss value: {result.lm_loss:.6E} |"
+            f" lm loss PPL: {result.perplexity:.6E} |"
+            + ("" if bits is None else f" bits per byte: {bits:.4f} |")
+        )
+        self.lines.append(
+            {
+                "iteration": iteration,
+                "split": split,
+                "lm_loss": result.lm_loss,
+                "perplexity": result.perplexity,
+                "bits_per_byte": bits,
+                "num_tokens": result.num_tokens,
+            }
+        )
+        self._write()
+        self.clock = time.perf_counter()
+
+    def flush(self) -> None:
+        """Write what is known before a checkpoint names its iteration."""
+        self.log()
+        self.clock = time.perf_counter()
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush()
+
+    def _write(self) -> None:
+        """Append the finished lines."""
+        if self.path is not None and self.lines:
+            with open(self.path, "a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self.lines)
+        self.lines.clear()

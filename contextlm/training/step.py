@@ -1,0 +1,112 @@
+"""One iteration: forward and backward over the micro-batches, then one update.
+
+Shapes: B samples of a micro-batch, S tokens of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from contextlm.training.optimizer import apply_schedule
+
+if TYPE_CHECKING:
+    from contextlm.training.setup import Run
+
+Batches = Iterator[Tensor] | None
+"""Micro-batches [B, S + 1] of token ids; None on a stage that needs none."""
+
+
+class StepResult(NamedTuple):
+    """What one iteration did; the loss stays on the device."""
+
+    loss: Tensor
+    grad_norm: float
+    learning_rate: float
+
+
+def train_step(run: Run, batches: Batches) -> StepResult:
+    """One iteration, whose number is that of the finished ones plus one."""
+    loss = compute_gradients(run, batches)
+    lr = apply_schedule(run.config, run.optimizer, run.progress.iteration + 1)
+    _, grad_norm, _ = run.optimizer.step()
+    return StepResult(loss, grad_norm, lr)
+
+
+def compute_gradients(run: Run, batches: Batches) -> Tensor:
+    """Fill the gradient buffers from one global batch.
+
+    loss = (sum of the token losses over all micro-batches and data-parallel ranks) / (number of those tokens)
+
+    Returns:
+        the loss on ranks of the last stage, zero elsewhere; a scalar on the device.
+    """
+    run.model.train()
+    run.model.zero_grad_buffer()
+    run.optimizer.zero_grad()
+    sums = forward_backward(run, batches, num_microbatches=run.num_microbatches)
+    return sums[0] / sums[1].clamp(min=1)
+
+
+def forward_backward(
+    run: Run,
+    batches: Batches,
+    *,
+    num_microbatches: int,
+    forward_only: bool = False,
+    token_byte_lengths: Tensor | None = None,
+) -> Tensor:
+    """Run the pipeline schedule.
+
+    Args:
+        run: the run.
+        batches: micro-batches of this data-parallel rank.
+        num_microbatches: how many to take.
+        forward_only: no backward pass.
+        token_byte_lengths: bytes of text of each token id, [vocabulary]; counted where given.
+
+    Returns:
+        [token losses, tokens, bytes], summed over micro-batches and data-parallel ranks, fp64 where the
+        device has it; zeros on ranks that do not compute the loss.
+    """
+    reports = get_forward_backward_func()(
+        forward_step_func=_forward_step(run, token_byte_lengths),
+        data_iterator=batches,
+        model=[run.model],
+        num_microbatches=num_microbatches,
+        seq_length=run.config.model.seq_length,
+        micro_batch_size=run.config.training.micro_batch_size,
+        forward_only=forward_only,
+    )
+    if not run.layout.is_last_stage:
+        return torch.zeros(3, dtype=torch.float64, device=run.runtime.device)
+    sums = torch.stack(reports).sum(dim=0)
+    torch.distributed.all_reduce(sums, group=run.layout.groups.dp)
+    return sums
+
+
+def _forward_step(run: Run, token_byte_lengths: Tensor | None) -> Callable[..., tuple[Tensor, Callable]]:
+    """The function that megatron-core's schedule calls for each micro-batch."""
+
+    def forward_step(batches: Batches, model: torch.nn.Module) -> tuple[Tensor, Callable]:
+        inputs_BS = labels_BS = positions_BS = None
+        if batches is not None:
+            tokens = next(batches).to(run.runtime.device, non_blocking=True)
+            inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+            positions_BS = torch.arange(inputs_BS.shape[1], device=tokens.device).expand_as(inputs_BS)
+        output = model(inputs_BS, positions_BS, None, labels=labels_BS)
+
+        def loss_func(loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            assert labels_BS is not None
+            loss_sum = loss_BS.float().sum()
+            num_tokens = torch.tensor(loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
+            lengths = labels_BS.new_zeros(()) if token_byte_lengths is None else token_byte_lengths[labels_BS].sum()
+            return loss_sum, num_tokens, torch.stack((loss_sum.detach().double(), num_tokens.double(), lengths.double()))
+
+        return output, loss_func
+
+    return forward_step
