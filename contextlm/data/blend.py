@@ -1,0 +1,101 @@
+"""Strict parsers of `--data-path` and `--split`.
+
+Megatron reads `0.7 A B C` as four datasets, one named "0.7", and `--split 0,0,0` as NaN; here the bad word is
+named. Used by the configuration's checks and by `datasets.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from contextlm.errors import UserError
+
+
+def parse_blend(tokens: Sequence[str]) -> list[tuple[float | None, str]]:
+    """Pairs of weight and dataset prefix.
+
+    `[P]` is one dataset, `[w, P, w, P, ...]` a weighted blend (weights are scaled to sum 1). Several prefixes
+    without weights have the weight None: each is drawn in proportion to its size, as in Megatron.
+
+    Raises:
+        UserError: naming every word that is out of place.
+    """
+    if not tokens:
+        raise UserError("--data-path is missing: give a dataset prefix, or weight prefix weight prefix ...")
+    if not any(_is_number(token) for token in tokens):
+        problems = _duplicates(tokens)
+        weights: list[float | None] = [1.0 if len(tokens) == 1 else None] * len(tokens)
+        prefixes = list(tokens)
+    else:
+        problems = [
+            problem for place, token in enumerate(tokens) if (problem := _misplaced(place, token, tokens))
+        ]
+        prefixes = list(tokens[1::2])
+        if len(tokens) % 2:
+            problems = problems or [f"--data-path: the last weight, {tokens[-1]}, has no prefix after it"]
+        problems = problems or _duplicates(prefixes)
+        weights = [] if problems else [float(token) for token in tokens[::2]]
+        total = sum(weights)
+        if math.isinf(total):
+            problems.append("--data-path: the weights add up to infinity; give smaller ones")
+        weights = [weight / total for weight in weights]
+        if 0.0 in weights:
+            problems.append("--data-path: a weight vanishes beside the others; leave that dataset out")
+    if problems:
+        raise UserError(*problems)
+    return list(zip(weights, prefixes, strict=True))
+
+
+def parse_split(text: str) -> tuple[float, float, float]:
+    """Shares of training, validation and test documents, scaled to sum 1.
+
+    Raises:
+        UserError: `text` is not three non-negative finite numbers with a positive sum.
+    """
+    remedy = "give three non-negative numbers with a positive sum, as in 969,30,1"
+    words = text.split(",")
+    if len(words) != 3:
+        raise UserError(f"--split {text}: {len(words)} numbers; {remedy}")
+    bad = [
+        word for word in words if not _is_number(word) or not math.isfinite(float(word)) or float(word) < 0
+    ]
+    if bad:
+        raise UserError(f"--split {text}: {bad[0]!r} is not a non-negative number; {remedy}")
+    shares = [float(word) for word in words]
+    total = sum(shares)
+    if not 0 < total < math.inf:
+        raise UserError(f"--split {text}: the sum is {total:g}; {remedy}")
+    return shares[0] / total, shares[1] / total, shares[2] / total
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _misplaced(place: int, token: str, tokens: Sequence[str]) -> str | None:
+    """What is wrong with one word of a weighted blend, if anything."""
+    if place % 2:
+        if _is_number(token):
+            return (
+                f"--data-path: {token} stands where a prefix is expected, after weight {tokens[place - 1]}"
+                + (f"; write ./{token} if a dataset has that name")
+            )
+        return None
+    if not _is_number(token):
+        return f"--data-path: {token} stands where a weight is expected; give every prefix a weight, or none"
+    if not (math.isfinite(float(token)) and float(token) > 0):
+        return f"--data-path: weight {token} is not a positive number; leave out a dataset that is not wanted"
+    return None
+
+
+def _duplicates(prefixes: Sequence[str]) -> list[str]:
+    twice = sorted({prefix for prefix in prefixes if list(prefixes).count(prefix) > 1})
+    return [
+        f"--data-path: {prefix} is given more than once; give it once, with the sum of its weights"
+        for prefix in twice
+    ]

@@ -1,0 +1,117 @@
+"""Trains a SentencePiece vocabulary on the text of `.jsonl` files.
+
+The settings make encoding lossless: no normalisation, spaces and newlines kept as they are, no space added in
+front, and any character outside the vocabulary falls back to its bytes. The program is
+`tools/train_tokenizer.py`; the result is read by `sentencepiece_tokenizer.py`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from contextlm.data import atomic_files, jsonl
+from contextlm.data.document_encoding import UnusableLine, texts_of_line
+from contextlm.errors import UserError
+
+MODEL_TYPES = ("unigram", "bpe")
+MIN_VOCAB_SIZE = 300  # 256 bytes, the unknown piece and EOD, and room for some text
+# SentencePiece drops longer sentences without a word.
+SENTENCE_CHARACTERS = 1000
+SENTENCE_BYTES = 4 * SENTENCE_CHARACTERS
+
+
+def train_sentencepiece(
+    inputs: Sequence[str],
+    output_prefix: str,
+    vocab_size: int,
+    model_type: str = "unigram",
+    json_key: str = "text",
+) -> Path:
+    """Train on every document of `inputs` and write `{output_prefix}.model`; equal input gives equal files.
+
+    Args:
+        vocab_size: pieces in all, the 256 bytes, the unknown piece and `</s>` (EOD) included.
+        model_type: `unigram` or `bpe`.
+        json_key: key of the text in each line.
+
+    Raises:
+        UserError: bad input or options, or a text too small for the vocabulary.
+    """
+    import sentencepiece
+
+    problems = []
+    if vocab_size < MIN_VOCAB_SIZE:
+        problems.append(
+            f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes"
+        )
+    if model_type not in MODEL_TYPES:
+        problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
+    try:
+        jsonl.check_inputs(inputs)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    model = io.BytesIO()
+    failures: list[UserError] = []
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(inputs, json_key, failures),
+            model_writer=model,
+            model_type=model_type,
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_digits=True,
+            character_coverage=0.9995,
+            max_sentence_length=SENTENCE_BYTES,
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,  # The order of floating-point sums must not depend on the machine.
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        reason = str(error).rsplit("] ", 1)[-1].strip()
+        raise UserError(f"--vocab-size {vocab_size}: SentencePiece cannot train this ({reason})") from None
+    path = Path(f"{output_prefix}.model")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_bytes(path, model.getvalue())
+    return path
+
+
+def _sentences(inputs: Sequence[str], json_key: str, failures: list[UserError]) -> Iterator[str]:
+    """Lines of text, newlines kept, cut so that none is dropped for its length.
+
+    The library turns an exception in here into a RuntimeError of its own, so it is also kept in `failures`.
+    """
+    found = False
+    try:
+        for text in _texts(inputs, json_key):
+            for sentence in text.splitlines(keepends=True):
+                for start in range(0, len(sentence), SENTENCE_CHARACTERS):
+                    found = True
+                    yield sentence[start : start + SENTENCE_CHARACTERS]
+        if not found:
+            raise UserError(f"--input {' '.join(inputs)}: there is no text in it")
+    except UserError as error:
+        failures.append(error)
+        raise
+
+
+def _texts(inputs: Sequence[str], json_key: str) -> Iterator[str]:
+    for batch in jsonl.read_batches(inputs):
+        for number, line in enumerate(batch.lines, batch.first_line):
+            if line.isspace():
+                continue
+            try:
+                yield from texts_of_line(line, json_key)
+            except UnusableLine as error:
+                raise UserError(f"{batch.path}:{number}: {error}; mend or remove the line") from None

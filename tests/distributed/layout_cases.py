@@ -1,0 +1,88 @@
+"""What the ranks of a layout test do; run by the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.distributed.runs import small_run
+from tests.random_weights import randomize
+
+STEPS = 5
+
+
+def save_random_weights(folder: str, backbone: str, values: dict[str, Any]) -> None:
+    """The shared checkpoint: one process, all weights random and non-zero."""
+    from contextlm.training import checkpoint
+    from contextlm.training.step import train_step
+
+    with small_run(backbone, **values, save=folder) as run:
+        randomize(run.model.module)
+        run.optimizer.reload_model_params()
+        # The optimizer must have a state to save; nobody loads it.
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        weights = [p.detach().clone() for p in run.model.parameters()]
+        train_step(run, batches)
+        for parameter, weight in zip(run.model.parameters(), weights, strict=True):
+            parameter.data.copy_(weight)
+        checkpoint.save(run, lambda text: None)
+
+
+def train(
+    folder: str, backbone: str, values: dict[str, Any], sabotage: Callable[[Any], None] | None = None
+) -> dict[str, Any]:
+    """Five optimizer steps from the shared checkpoint: losses, gradient norms, the head's first gradients."""
+    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.training.optimizer import apply_schedule
+    from contextlm.training.step import compute_gradients
+
+    with small_run(backbone, **values) as run:
+        found = checkpoint_folder.find(Path(folder))
+        assert found is not None
+        checkpoint.load_weights(run, found)
+        if sabotage is not None:
+            sabotage(run)
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        losses, norms, gradients = [], [], {}
+        for step in range(STEPS):
+            loss = compute_gradients(run, batches)
+            if step == 0:
+                gradients = head_gradients(run)
+            apply_schedule(run.config, run.optimizer, step + 1)
+            norms.append(run.optimizer.step()[1])
+            losses.append(loss.item())
+        if batches is not None:
+            batches.close()
+        return {"losses": losses if run.layout.is_last_stage else None, "norms": norms, "head": gradients}
+
+
+def head_gradients(run: Any) -> dict[str, np.ndarray]:
+    """The whole gradient of every head parameter, by its name in a checkpoint; empty on other stages."""
+    groups = run.layout.groups
+    for buffer in run.model.buffers:
+        for bucket in buffer.buckets:  # each data-parallel rank has reduced its own shard
+            shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
+            torch.distributed.all_gather_into_tensor(bucket.grad_data, shard, group=groups.dp)
+    gradients = {}
+    for name, parameter in run.model.module.named_parameters():
+        if "context_head." not in name:
+            continue
+        gradient = parameter.main_grad.clone()
+        if getattr(parameter, "tensor_model_parallel", False) and groups.tp.size() > 1:
+            parts = [torch.empty_like(gradient) for _ in range(groups.tp.size())]
+            torch.distributed.all_gather(parts, gradient, group=groups.tp)
+            gradient = torch.cat(parts, dim=parameter.partition_dim)
+        gradients[name.split("context_head.")[1]] = gradient.numpy()
+    return gradients
+
+
+def unmask_padding(run: Any) -> None:
+    """Sabotage: score the padded vocabulary."""
+    if run.layout.is_last_stage:
+        run.model.module.true_vocab_size = 10**9
+
+

@@ -1,0 +1,102 @@
+"""Four gloo processes for a whole test session: a case takes as many of them as its layout needs.
+
+Starting a process costs seconds, nearly all of them imports; joining a process group anew costs a moment.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+TIMEOUT_SECONDS = 120
+
+
+class Pool:
+    """Runs a function of a test module on some ranks at once."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.workers: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def run(self, function: Callable[..., Any], world_size: int, **arguments: Any) -> list[Any]:
+        """The function's results by rank; it is called as `function(**arguments)` in a world of that size.
+
+        The environment of torchrun is set, and no process group started. What one rank raises is raised here,
+        with its traceback.
+        """
+        if not self.workers:
+            self._start()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        for rank, (_, pipe) in enumerate(self.workers[:world_size]):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+            pipe.send((function.__module__, function.__qualname__, place, arguments))
+        results: dict[int, Any] = {}
+        end = time.monotonic() + TIMEOUT_SECONDS
+        while len(results) < world_size:
+            for rank in range(world_size):
+                process, pipe = self.workers[rank]
+                if rank in results or not (pipe.poll(0.002) or not process.is_alive()):
+                    continue
+                failure, results[rank] = pipe.recv() if pipe.poll() else ("the process died", None)
+                if failure is not None:
+                    self._stop()  # its peers wait in a collective
+                    raise AssertionError(f"rank {rank} of {world_size} in {function.__qualname__}:\n{failure}")
+            if time.monotonic() > end:
+                self._stop()
+                raise AssertionError(f"{function.__qualname__}: ranks {set(range(world_size)) - set(results)} hang")
+        return [results[rank] for rank in range(world_size)]
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        for _ in range(self.size):
+            ours, theirs = context.Pipe()
+            # Not daemons: saving a checkpoint starts a process of its own.
+            process = context.Process(target=_serve, args=(theirs,))
+            process.start()
+            theirs.close()
+            self.workers.append((process, ours))
+
+    def _stop(self) -> None:
+        for process, pipe in self.workers:
+            pipe.close()
+            process.join(timeout=0.2)
+            process.kill()
+            process.join()
+        self.workers = []
+
+
+def _serve(pipe: Any) -> None:
+    """One worker: take a function's name, run it, send back what it gave."""
+    import torch
+
+    from contextlm.parallel import runtime
+
+    torch.set_num_threads(1)
+    runtime.quiet_imports()
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    while True:
+        try:
+            module, name, place, arguments = pipe.recv()
+        except EOFError:
+            return
+        os.environ.update({key: str(value) for key, value in place.items()})
+        try:
+            result = getattr(importlib.import_module(module), name)(**arguments)
+            pipe.send((None, result))
+        except BaseException:
+            pipe.send((traceback.format_exc(), None))

@@ -1,0 +1,67 @@
+"""What the ranks of a resume test do; run by the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def train(
+    folder: str | None, steps: int, values: dict[str, Any], forget_moments: bool = False
+) -> list[float] | None:
+    """Train `steps` more iterations from the newest checkpoint of `folder`, if there is one, and save.
+
+    Args:
+        folder: where to save, if anywhere.
+        steps: how many iterations.
+        values: of the configuration.
+        forget_moments: sabotage: AdamW's moments are lost.
+
+    Returns:
+        the losses, on ranks that have them.
+    """
+    from contextlm.training import checkpoint
+    from contextlm.training.step import train_step
+    from tests.distributed.runs import small_run
+
+    places = {} if folder is None else {"save": folder, "load": folder}
+    with small_run("gpt2", **values, **places) as run:
+        checkpoint.load(run, lambda text: None)
+        if forget_moments:
+            for state in run.optimizer.chained_optimizers[0].optimizer.state.values():
+                state["exp_avg"].zero_()
+                state["exp_avg_sq"].zero_()
+        batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches)
+        losses = []
+        for _ in range(steps):
+            losses.append(train_step(run, batches).loss.item())
+            run.progress.iteration += 1
+            run.progress.consumed_samples += run.global_batch_size
+        if batches is not None:
+            batches.close()
+        checkpoint.save(run, lambda text: None)
+        return losses if run.layout.is_last_stage else None
+
+
+def weights_and_moments(folder: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Every stored tensor of the newest checkpoint, by key, read in one process."""
+    from pathlib import Path
+
+    import torch
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    from contextlm.training import checkpoint_folder
+
+    found = checkpoint_folder.find(Path(folder))
+    assert found is not None
+    reader = FileSystemReader(found)
+    entries = reader.read_metadata().state_dict_metadata
+    tensors = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for key, entry in entries.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    others = sorted(key for key in entries if key not in tensors)
+    load(tensors, storage_reader=reader, no_dist=True)
+    return {"tensors": {key: tensor.float().numpy() for key, tensor in tensors.items()}, "others": others}

@@ -1,0 +1,56 @@
+"""A run without files: random tokens, a vocabulary of 515, any layout."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from contextlm.parallel import runtime
+from contextlm.parallel.layout import model_parallel
+from tests.small_configs import VOCAB_SIZE, small_config
+
+
+class RandomSamples:
+    """Sample n is random, and the same for every layout."""
+
+    samples_per_epoch = 1000
+
+    def __init__(self, seq_length: int) -> None:
+        self.seq_length = seq_length
+
+    def sample(self, n: int) -> np.ndarray:
+        """Token ids, int64 [seq_length + 1]."""
+        return np.random.default_rng(n).integers(0, VOCAB_SIZE, self.seq_length + 1)
+
+
+class NoTokenizer:
+    """What a run asks a tokenizer for."""
+
+    vocab_size = VOCAB_SIZE
+    fingerprint = "none"
+
+    def save(self, folder: Path) -> None:
+        """Nothing to save."""
+
+
+@contextlib.contextmanager
+def small_run(backbone: str, **values: Any) -> Iterator[Any]:
+    """A run of `small_config`, in the process group that the environment describes."""
+    config = small_config(backbone, **values)
+    with runtime.start(config.parallel) as process, model_parallel(config.parallel) as layout:
+        from contextlm.parallel.seeds import seed_dropout, seed_weights
+        from contextlm.training.optimizer import build_optimizer
+        from contextlm.training.setup import Progress, Run, wrap_model
+
+        seed_weights(config.training.seed, layout)
+        model = wrap_model(config, VOCAB_SIZE, layout)
+        optimizer = build_optimizer(config, model)
+        seed_dropout(config.training.seed, layout)
+        samples = RandomSamples(config.model.seq_length)
+        data = SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
+        yield Run(config, process, layout, NoTokenizer(), data, model, optimizer, None, Progress())

@@ -1,0 +1,69 @@
+"""A checkpoint continues under any layout, with the losses that it would have had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.distributed.pool import Pool
+from tests.distributed.resume_cases import train, weights_and_moments
+
+VALUES = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 8}
+LAYOUTS = {
+    "TP1": (1, {}),
+    "TP2": (2, {"tensor_model_parallel_size": 2}),
+    "PP2": (2, {"pipeline_model_parallel_size": 2}),
+    "DP2": (2, {}),
+    "TP2xPP2": (4, {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}),
+}
+
+
+def losses(pool: Pool, layout: str, **arguments: object) -> list[float]:
+    """The losses under a layout, which all ranks that have them agree on."""
+    world_size, parallel = LAYOUTS[layout]
+    found = [x for x in pool.run(train, world_size, values=VALUES | parallel, **arguments) if x is not None]
+    assert all(other == found[0] for other in found)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pool: Pool) -> list[float]:
+    """Eight iterations under TP2 x PP2 without a stop."""
+    return losses(pool, "TP2xPP2", folder=None, steps=8)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_continues_under_another_layout(
+    pool: Pool, undisturbed: list[float], tmp_path: Path, layout: str
+) -> None:
+    folder = str(tmp_path / "checkpoints")
+    first = losses(pool, "TP2xPP2", folder=folder, steps=4)
+    then = losses(pool, layout, folder=folder, steps=4)
+    assert first == undisturbed[:4]
+    tolerance = 0 if layout == "TP2xPP2" else 1e-5
+    assert np.allclose(then, undisturbed[4:], rtol=tolerance, atol=0), (then, undisturbed[4:])
+
+
+def test_a_lost_optimizer_state_is_noticed(pool: Pool, undisturbed: list[float], tmp_path: Path) -> None:
+    folder = str(tmp_path / "checkpoints")
+    losses(pool, "TP2xPP2", folder=folder, steps=4)
+    then = losses(pool, "TP1", folder=folder, steps=4, forget_moments=True)
+    assert np.allclose(then[0], undisturbed[4], rtol=1e-5, atol=0)
+    assert not np.allclose(then[1:], undisturbed[5:], rtol=1e-4, atol=0)
+
+
+def test_holds_tensors_only_under_names_that_do_not_depend_on_the_layout(pool: Pool, tmp_path: Path) -> None:
+    contents = {}
+    for layout in ("TP1", "TP2xPP2"):
+        folder = str(tmp_path / layout)
+        losses(pool, layout, folder=folder, steps=1)
+        (contents[layout],) = pool.run(weights_and_moments, 1, folder=folder, values={})
+    for content in contents.values():
+        assert content["others"] == []  # ShardedObjects are pickles
+    keys = {layout: {k for k in content["tensors"]} for layout, content in contents.items()}
+    assert keys["TP1"] == keys["TP2xPP2"]
+    assert "context_head.gate" in keys["TP1"]
+    assert "optimizer.state.exp_avg.context_head.predictor.layers.0.mlp.linear_fc1.weight" in keys["TP1"]
+    assert not any("_extra_state" in key for key in keys["TP1"])

@@ -1,0 +1,166 @@
+"""From the configuration to samples: splits, blends, and what is refused before training."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contextlm.config.schema import Config, DataConfig, ModelConfig
+from contextlm.data import dataset_checks
+from contextlm.data.blended_samples import BlendedSamples
+from contextlm.data.byte_tokenizer import ByteTokenizer
+from contextlm.data.datasets import Datasets, build_datasets, split_documents
+from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.sidecar import Sidecar, read_sidecar
+from contextlm.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes documents of one repeated byte each, so that a token tells its document; the prefix."""
+
+    def write(name: str, documents: int = 100, length: int = 20) -> str:
+        with IndexedWriter(tmp_path / name, 257) as writer:
+            for document in range(documents):
+                writer.add_document([document] * length)
+        return str(tmp_path / name)
+
+    return write
+
+
+def build(*data_path: str, split: str = "80,15,5", seq_length: int = 8) -> Datasets:
+    data = DataConfig(data_path=data_path, split=split, tokenizer_type="ByteTokenizer")
+    return build_datasets(Config(data=data, model=ModelConfig(seq_length=seq_length)), ByteTokenizer())
+
+
+def documents_of(samples) -> set[int]:
+    return set(np.concatenate([samples.sample(n) for n in range(samples.samples_per_epoch)]).tolist())
+
+
+def test_splits_are_ranges_of_documents(write) -> None:
+    datasets = build(write("a"))
+    assert documents_of(datasets.train) == set(range(80))
+    assert documents_of(datasets.validation) == set(range(80, 95))
+    assert documents_of(datasets.test) == set(range(95, 100))
+    assert datasets.notes == ()
+
+
+def test_bounds_are_rounded_as_in_megatron() -> None:
+    split = (0.969, 0.030, 0.001)
+    assert [split_documents(1003, split, place) for place in range(3)] == [
+        slice(0, 972), slice(972, 1002), slice(1002, 1003),
+    ]  # fmt: skip
+    for documents in range(200):
+        parts = [split_documents(documents, split, place) for place in range(3)]
+        assert parts[0].start == 0 and parts[2].stop == documents
+        assert parts[0].stop == parts[1].start and parts[1].stop == parts[2].start
+
+
+def test_a_split_of_zero_is_absent_without_a_word(write) -> None:
+    datasets = build(write("a"), split="1,0,0")
+    assert datasets.validation is None and datasets.test is None and datasets.notes == ()
+    assert build(write("a"), split="0,1,0").train is None
+
+
+def test_small_evaluation_split_is_noted_small_training_split_is_an_error(write) -> None:
+    prefix = write("a", documents=30, length=5)
+    datasets = build(prefix, split="90,10,0.1", seq_length=10)
+    assert datasets.test is None and datasets.validation is not None
+    assert len(datasets.notes) == 1 and "test split" in datasets.notes[0]
+    with pytest.raises(
+        UserError, match="training split .* has 135 tokens in 27 documents, one sample needs 151"
+    ):
+        build(prefix, split="90,10,0.1", seq_length=150)
+
+
+def test_blend_draws_by_weight_and_by_size(write) -> None:
+    a, b = write("a", documents=100), write("b", documents=50)
+    weighted = build("0.9", a, "0.1", b).train
+    assert isinstance(weighted, BlendedSamples)
+    assert weighted.counts(1000) == [pytest.approx(900, abs=2), pytest.approx(100, abs=2)]
+    by_size = build(a, b).train
+    assert by_size.counts(300) == [pytest.approx(200, abs=3), pytest.approx(100, abs=3)]
+
+
+def test_every_bad_dataset_is_reported(write, tmp_path: Path) -> None:
+    good = write("good")
+    short = write("short")
+    Path(f"{short}.bin").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        build("1", good, "1", short, "1", str(tmp_path / "none"))
+    assert len(error.value.problems) == 2
+    assert "truncated" in error.value.problems[0] and "no such dataset" in error.value.problems[1]
+
+
+def test_ids_outside_the_vocabulary_are_found_without_a_sidecar(tmp_path: Path, monkeypatch) -> None:
+    with IndexedWriter(tmp_path / "a", 1000) as writer:
+        for last in (5, 600, 5):
+            writer.add_document([1] * 50 + [last])
+    with pytest.raises(UserError, match="token id 600 is outside the vocabulary of 257"):
+        build(str(tmp_path / "a"), split="1,0,0")
+    # Above the limit only the two ends are read.
+    monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 40)
+    assert build(str(tmp_path / "a"), split="1,0,0").train is not None
+    monkeypatch.setattr(dataset_checks, "SCAN_CHUNK_TOKENS", 7)
+    monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="token id 600"):
+        build(str(tmp_path / "a"), split="1,0,0")
+
+
+def test_sidecar_is_compared_with_the_run_and_the_files(write) -> None:
+    prefix = write("a")
+    sidecar = sidecar_of(prefix)
+    sidecar.write(prefix)
+    assert read_sidecar(prefix) == sidecar
+    assert build(prefix).train is not None
+    other = dataclasses.replace(
+        sidecar, tokenizer_type="SentencePieceTokenizer", tokenizer_fingerprint="f" * 64
+    )
+    other.write(prefix)
+    with pytest.raises(
+        UserError, match="made with a SentencePieceTokenizer .*ffff.* the run has a ByteTokenizer"
+    ):
+        build(prefix)
+    dataclasses.replace(sidecar, max_token_id=257).write(prefix)
+    with pytest.raises(UserError, match="token id 257 is outside"):
+        build(prefix)
+    dataclasses.replace(sidecar, idx_sha256="0" * 64).write(prefix)
+    with pytest.raises(UserError, match="describes other .bin/.idx files"):
+        build(prefix)
+    Path(f"{prefix}.json").write_text('{"tokens": 1}')
+    with pytest.raises(UserError, match="does not describe the dataset"):
+        build(prefix)
+
+
+def test_fingerprint_is_of_the_data_not_of_its_place(write, tmp_path: Path) -> None:
+    a = write("a")
+    for suffix in (".bin", ".idx"):
+        shutil.copy(a + suffix, tmp_path / f"copy{suffix}")
+    first = build(a).fingerprint
+    assert build(str(tmp_path / "copy")).fingerprint == first
+    assert build(a, split="1,0,0").fingerprint != first
+    content = bytearray(Path(f"{a}.bin").read_bytes())
+    content[0] ^= 1
+    Path(f"{a}.bin").write_bytes(content)
+    assert build(a).fingerprint != first
+
+
+def sidecar_of(prefix: str) -> Sidecar:
+    dataset = IndexedDataset(prefix)
+    return Sidecar(
+        tokenizer_type="ByteTokenizer",
+        tokenizer_fingerprint=ByteTokenizer().fingerprint,
+        vocab_size=257,
+        eod=256,
+        documents=100,
+        tokens=dataset.num_tokens,
+        text_bytes=dataset.num_tokens,
+        max_token_id=99,
+        bin_bytes=dataset.bin_bytes,
+        idx_sha256=dataset.index_sha256,
+    )

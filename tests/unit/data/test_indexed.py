@@ -1,0 +1,158 @@
+"""The `.bin/.idx` format: exact bytes, what opening checks, what writing refuses."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.errors import UserError
+
+
+def test_bytes_are_those_of_the_format(tmp_path: Path) -> None:
+    """Written out by hand: three documents, the second empty, the third of two sequences."""
+    prefix = tmp_path / "new folder" / "data"
+    with IndexedWriter(prefix, vocab_size=1000) as writer:
+        writer.add_document([1, 2, 3])
+        writer.add_document([])
+        writer.add_document([4, 999], lengths=[1, 1])
+    expected = b"MMIDIDX\x00\x00" + struct.pack("<Q", 1) + struct.pack("<B", 8)
+    expected += struct.pack("<QQ", 3, 4)
+    expected += struct.pack("<3i", 3, 1, 1) + struct.pack("<3q", 0, 6, 8) + struct.pack("<4q", 0, 1, 1, 3)
+    assert Path(f"{prefix}.idx").read_bytes() == expected
+    assert Path(f"{prefix}.bin").read_bytes() == struct.pack("<5H", 1, 2, 3, 4, 999)
+    assert sorted(path.name for path in prefix.parent.iterdir()) == ["data.bin", "data.idx"]
+
+
+@pytest.mark.parametrize(("vocab_size", "bytes_per_token"), [(65499, 2), (65500, 4)])
+def test_type_follows_the_vocabulary(tmp_path: Path, vocab_size: int, bytes_per_token: int) -> None:
+    with IndexedWriter(tmp_path / "data", vocab_size) as writer:
+        writer.add_document([vocab_size - 1, 0])
+    dataset = IndexedDataset(tmp_path / "data")
+    assert dataset.bin_bytes == 2 * bytes_per_token == (tmp_path / "data.bin").stat().st_size
+    assert dataset.get(0).tolist() == [vocab_size - 1, 0]
+
+
+def test_reading_back(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document([10, 11, 12, 13])
+        writer.add_document([])
+        writer.add_document([20, 21, 22], lengths=[2, 1])
+        writer.add_document([])
+    dataset = IndexedDataset(tmp_path / "data")
+    assert dataset.lengths.tolist() == [4, 2, 1]
+    assert dataset.document_starts.tolist() == [0, 1, 1, 3, 3]
+    assert dataset.document_bounds.tolist() == [0, 4, 7]
+    assert dataset.num_tokens == 7
+    assert dataset.get(0, 1, 2).tolist() == [11, 12]
+    assert dataset.get(1).tolist() == [20, 21]
+    assert dataset.get(2).tolist() == [22]
+    for offset, length in ((0, 5), (-1, 2), (4, 1)):
+        with pytest.raises(IndexError):
+            dataset.get(0, offset, length)
+
+
+def test_tokens_are_copies_that_outlive_the_dataset(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document([1, 2, 3])
+    dataset = IndexedDataset(tmp_path / "data")
+    tokens = dataset.get(0)
+    assert type(tokens) is np.ndarray and tokens.flags.owndata and tokens.flags.writeable
+
+
+def test_dataset_without_a_token_opens(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document([])
+    dataset = IndexedDataset(tmp_path / "data")
+    assert dataset.num_tokens == 0 and dataset.document_bounds.tolist() == [0]
+
+
+@pytest.mark.parametrize("ids", [[300], [-1], [5, 70_000]])
+def test_ids_outside_the_vocabulary_are_refused_and_nothing_stays(tmp_path: Path, ids: list[int]) -> None:
+    with pytest.raises(UserError, match="outside the vocabulary of 300"):
+        with IndexedWriter(tmp_path / "data", 300) as writer:
+            writer.add_document([1, 2])
+            writer.add_document(ids)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_keeps_the_dataset_that_was_there(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document([1, 2])
+    with pytest.raises(RuntimeError):
+        with IndexedWriter(tmp_path / "data", 300) as writer:
+            writer.add_document([3])
+            raise RuntimeError
+    assert IndexedDataset(tmp_path / "data").get(0).tolist() == [1, 2]
+
+
+def test_old_sidecar_does_not_stay_beside_new_tokens(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("{}")
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document([1])
+    assert not (tmp_path / "data.json").exists()
+
+
+def test_truncated_tokens(tmp_path: Path) -> None:
+    write(tmp_path)
+    content = (tmp_path / "data.bin").read_bytes()
+    (tmp_path / "data.bin").write_bytes(content[:-1])
+    with pytest.raises(UserError, match="data.bin is truncated: 10 bytes expected, 9 found"):
+        IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize("size", [12, 34, 60])
+def test_truncated_index(tmp_path: Path, size: int) -> None:
+    write(tmp_path)
+    content = (tmp_path / "data.idx").read_bytes()
+    (tmp_path / "data.idx").write_bytes(content[:size])
+    with pytest.raises(UserError, match="data.idx is truncated"):
+        IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (0, b"XX", "is not a Megatron index"),
+        (9, struct.pack("<Q", 2), "version 2"),
+        (17, b"\x06", "no token ids"),
+        (17, b"\x04", "damaged"),  # 4 bytes a token: the byte offsets no longer fit
+        (18, struct.pack("<Q", 1), "damaged"),
+        (18, struct.pack("<Q", 3), "truncated"),
+        (18, struct.pack("<Q", 2**60), "truncated"),
+        (34, struct.pack("<i", 2), "damaged"),
+        (34, struct.pack("<i", -3), "damaged"),
+        (42, struct.pack("<q", 2), "damaged"),
+        (58, struct.pack("<q", 1), "damaged"),
+        (74, struct.pack("<q", 1), "damaged"),
+    ],
+)
+def test_damaged_index(tmp_path: Path, offset: int, value: bytes, message: str) -> None:
+    write(tmp_path)
+    content = bytearray((tmp_path / "data.idx").read_bytes())
+    content[offset : offset + len(value)] = value
+    (tmp_path / "data.idx").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        IndexedDataset(tmp_path / "data")
+
+
+def test_missing_files_name_what_is_near(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(UserError, match=r"dat: no such dataset .*datasets in that folder: .*/data$"):
+        IndexedDataset(tmp_path / "dat")
+    with pytest.raises(UserError, match=r"give the prefix without its ending: .*/data$"):
+        IndexedDataset(tmp_path / "data.bin")
+    with pytest.raises(UserError, match="there is no folder"):
+        IndexedDataset(tmp_path / "no" / "data")
+    (tmp_path / "data.bin").unlink()
+    with pytest.raises(UserError, match=r"\(.*data.bin missing\)"):
+        IndexedDataset(tmp_path / "data")
+
+
+def write(folder: Path) -> None:
+    with IndexedWriter(folder / "data", 1000) as writer:
+        writer.add_document([1, 2, 3])
+        writer.add_document([4, 5])
