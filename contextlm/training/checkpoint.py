@@ -24,6 +24,7 @@ from contextlm import __version__
 from contextlm.config.yaml_file import dump as dump_config
 from contextlm.data import atomic_files
 from contextlm.errors import UserError
+from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
 from contextlm.training import checkpoint_folder, compatibility, rng_state
 from contextlm.training.setup import Run
@@ -50,8 +51,8 @@ def save(run: Run, say: Say) -> None:
     if is_first:
         checkpoint_folder.begin(root, iteration)
     torch.distributed.barrier()
-    state = _model_state(run)
-    state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run))
+    state = weights_state(run.model.module, run.layout)
+    state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run.layout))
     state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
     dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
     if is_first:
@@ -101,14 +102,14 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
     compatibility.check(folder, run.config, run.tokenizer.vocab_size)
     saved = checkpoint_folder.read_run(folder)
-    state = _model_state(run)
+    state = weights_state(run.model.module, run.layout)
     state["optimizer"] = run.optimizer.sharded_state_dict(
-        state["model"], is_loading=True, metadata=_metadata(run)
+        state["model"], is_loading=True, metadata=_metadata(run.layout)
     )
     state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
     # A checkpoint of another kind of device has other generators.
     loaded = _read(state, folder, may_lack=(rng_state.PREFIX,), may_ignore=(rng_state.PREFIX,))
-    _set_weights(run, loaded["model"])
+    _set_weights(run.model.module, loaded["model"])
     run.optimizer.load_state_dict(loaded["optimizer"])
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
@@ -134,24 +135,35 @@ def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None
         backbone_only: the checkpoint is a plain model's; the head keeps its initial weights.
     """
     compatibility.check(folder, run.config, run.tokenizer.vocab_size, backbone_only=backbone_only)
-    loaded = _read(
-        _model_state(run),
-        folder,
-        may_lack=("context_head.",) if backbone_only else (),
-        may_ignore=("optimizer.", rng_state.PREFIX),
-    )
-    _set_weights(run, loaded["model"])
+    read_weights(run.model.module, run.layout, folder, may_lack=("context_head.",) if backbone_only else ())
     run.optimizer.reload_model_params()
 
 
-def _model_state(run: Run) -> ShardedStateDict:
+def read_weights(
+    module: torch.nn.Module, layout: Layout, folder: Path, *, may_lack: tuple[str, ...] = ()
+) -> None:
+    """Fill a model with the weights of a checkpoint; what else is stored there is left.
+
+    Args:
+        module: this rank's stage.
+        layout: the groups it was built for.
+        folder: the checkpoint.
+        may_lack: prefixes of keys that the checkpoint need not have.
+    """
+    loaded = _read(
+        weights_state(module, layout), folder, may_lack=may_lack, may_ignore=("optimizer.", rng_state.PREFIX)
+    )
+    _set_weights(module, loaded["model"])
+
+
+def weights_state(module: torch.nn.Module, layout: Layout) -> ShardedStateDict:
     """This rank's weights, described for megatron-core."""
-    return {"model": run.model.module.sharded_state_dict(metadata=_metadata(run))}
+    return {"model": module.sharded_state_dict(metadata=_metadata(layout))}
 
 
-def _metadata(run: Run) -> dict[str, Any]:
+def _metadata(layout: Layout) -> dict[str, Any]:
     """What `sharded_state_dict` must know; the group is not for the disk."""
-    return CONTENT | {"dp_cp_group": run.layout.groups.dp_cp}
+    return CONTENT | {"dp_cp_group": layout.groups.dp_cp}
 
 
 def _read(
@@ -176,9 +188,9 @@ def _read(
     return loaded
 
 
-def _set_weights(run: Run, state: dict[str, Any]) -> None:
-    """Put loaded weights into the model; only what holds no weight may be absent."""
-    result = run.model.module.load_state_dict(state, strict=False)
+def _set_weights(module: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Put loaded weights into the model; what was not read must have been allowed by `_read`."""
+    result = module.load_state_dict(state, strict=False)
     absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
     assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
 

@@ -1,0 +1,75 @@
+"""Open any checkpoint in one process, on CPU or GPU, without the run that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from contextlm.config.schema import Config, ParallelConfig
+from contextlm.config.yaml_file import load as load_config
+from contextlm.data.tokenizer_interface import Tokenizer
+from contextlm.data.tokenizers import load_tokenizer
+from contextlm.errors import UserError
+from contextlm.parallel import runtime
+from contextlm.training import checkpoint_folder
+
+if TYPE_CHECKING:
+    from contextlm.model.language_model import ContextLM
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to score and to sample, in evaluation mode, with what its checkpoint says of it."""
+
+    folder: Path
+    config: Config
+    facts: dict[str, Any]
+    tokenizer: Tokenizer
+    model: ContextLM
+    device: torch.device
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
+    """Load a checkpoint saved under any layout into this process.
+
+    Args:
+        path: a `--save` folder (its newest checkpoint) or an `iter_` folder.
+        context_control: what replaces the prediction (see `--context-control`).
+
+    Raises:
+        UserError: there is no checkpoint, or it is incomplete.
+    """
+    folder = checkpoint_folder.find(path)
+    if folder is None:
+        raise UserError(f"--load {path}: holds no checkpoint; give a folder that --save made")
+    facts, saved = checkpoint_folder.read_run(folder), load_config(folder / checkpoint_folder.CONFIG_FILE)
+    if context_control != "none" and not saved.context.enabled:
+        raise UserError(f"--context-control {context_control}: {folder} is a plain model without a context head")
+    config = dataclasses.replace(
+        saved,
+        parallel=ParallelConfig(),
+        training=dataclasses.replace(saved.training, bf16=saved.training.bf16 and torch.cuda.is_available()),
+        context=dataclasses.replace(saved.context, context_control=context_control),
+    )
+    tokenizer = load_tokenizer(folder)
+    with runtime.start(config.parallel) as process:
+        # megatron-core's modules look at the device when they are imported.
+        from contextlm.model.builder import build_model
+        from contextlm.parallel.layout import model_parallel
+        from contextlm.parallel.seeds import seed_weights
+        from contextlm.training.checkpoint import read_weights
+
+        with model_parallel(config.parallel) as layout, torch.no_grad():
+            seed_weights(config.training.seed, layout)
+            model = build_model(config, tokenizer.vocab_size, layout.groups)
+            if config.training.bf16:
+                model = model.bfloat16()
+            read_weights(model, layout, folder)
+            yield Opened(folder, config, facts, tokenizer, model.to(process.device).eval(), process.device)

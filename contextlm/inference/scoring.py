@@ -1,0 +1,59 @@
+"""Score a stream of samples: every token of one pass counts once, whatever the batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from contextlm.data.samples import Samples
+from contextlm.inference.opened import Opened
+
+
+def score(
+    opened: Opened,
+    samples: Samples,
+    *,
+    batch_size: int,
+    max_samples: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, float | int | None]:
+    """Token-weighted measures over the first samples of a stream, at most one pass.
+
+    Args:
+        opened: the model.
+        samples: the stream.
+        batch_size: samples per forward pass.
+        max_samples: how many; all if None.
+        progress: told how many samples of how many are done.
+
+    Returns:
+        `lm_loss` (nats per token), `perplexity`, `bits_per_byte` (None where a token's text is not known),
+        `tokens`, `bytes`, and `unigram_entropy`: the loss of a model that knows these tokens' frequencies alone.
+    """
+    total = samples.samples_per_epoch if max_samples is None else min(max_samples, samples.samples_per_epoch)
+    lengths = opened.tokenizer.token_byte_lengths()
+    counts = np.zeros(opened.tokenizer.vocab_size, dtype=np.int64)
+    loss_sum = 0.0
+    for first in range(0, total, batch_size):
+        rows = [samples.sample(n) for n in range(first, min(first + batch_size, total))]
+        tokens = torch.from_numpy(np.stack(rows)).to(opened.device)
+        inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        positions_BS = torch.arange(inputs_BS.shape[1], device=opened.device).expand_as(inputs_BS)
+        loss_sum += opened.model(inputs_BS, positions_BS, None, labels=labels_BS).double().sum().item()
+        counts += np.bincount(labels_BS.cpu().numpy().ravel(), minlength=len(counts))
+        progress(min(first + batch_size, total), total)
+    num_tokens = int(counts.sum())
+    num_bytes = None if lengths is None else int((counts * lengths).sum())
+    loss = loss_sum / num_tokens
+    shares = counts[counts > 0] / num_tokens
+    return {
+        "lm_loss": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_byte": loss / math.log(2) * num_tokens / num_bytes if num_bytes else None,
+        "tokens": num_tokens,
+        "bytes": num_bytes,
+        "unigram_entropy": float(-(shares * np.log(shares)).sum()),
+    }
