@@ -1,11 +1,14 @@
-"""Fixtures that need a process group: one gloo process, and a pool of four."""
+"""What many tests share: one gloo process, a pool of four, a dataset, a finished run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.cli.programs import make_dataset, train
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -37,3 +40,18 @@ def pool() -> Iterator[object]:
 
     with Pool(4) as processes:
         yield processes
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefix of a small dataset under the ByteTokenizer."""
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def twenty_steps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 20 iterations without a stop."""
+    folder = tmp_path_factory.mktemp("twenty")
+    done = train(data, folder, "--train-iters", "20")
+    assert done.returncode == 0, done.stderr
+    return folder

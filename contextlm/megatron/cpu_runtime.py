@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from contextlm.megatron.rewrite import rewrite
+from contextlm.megatron.rewrite import SourceChanged, rewrite
 
 _EDITS = (
     ("device='cuda'", "device='cpu'"),
@@ -175,5 +175,9 @@ def install() -> None:
 def _mend(function: Any, count: int) -> None:
     """Turn the CUDA literals of one function into CPU ones; `count` of them must be there."""
     source = inspect.getsource(inspect.unwrap(getattr(function, "__func__", function)))
-    assert count == literals(source), f"{function.__qualname__}: {literals(source)} CUDA literals, not {count}"
+    if literals(source) != count:
+        raise SourceChanged(
+            f"{function.__module__}.{function.__qualname__}: expected {count} CUDA literal(s), found {literals(source)}; "
+            "this mend was written for megatron-core 0.16.1"
+        )
     rewrite(function, {old: (new, source.count(old)) for old, new in _EDITS if re.search(re.escape(old), source)})

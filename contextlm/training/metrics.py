@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from contextlm.data import atomic_files
 from contextlm.training.evaluation import Evaluation
 from contextlm.training.setup import Run
 from contextlm.training.step import StepResult
@@ -53,9 +54,8 @@ class Metrics:
                 if not line.endswith("}") or json.loads(line)["iteration"] > iteration:
                     break  # of a later iteration, or half-written by a killed run
                 kept.append(line + "\n")
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self.path)
+        if not self.path.exists() or self.path.read_text() != "".join(kept):
+            atomic_files.write_bytes(self.path, "".join(kept).encode())
 
     def record(self, result: StepResult) -> None:
         """Keep one iteration's values until the next log line."""

@@ -1,0 +1,31 @@
+# The commands of this checkout; each makes the environment first if it is not there. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help environment quickstart test test-full check clean
+
+help:
+	@echo "make quickstart   train ContextLM and its GPT baseline on this machine, from raw text to a report"
+	@echo "make test         the test suite (15 minutes on 2 cores at most)"
+	@echo "make test-full    every test, the long ones too"
+	@echo "make check        ruff: style and plain mistakes"
+	@echo "make environment  only the environment, .venv/ (PYTHON=/path/to/python3 names the interpreter)"
+	@echo "make clean        remove caches and what the quickstart made; .venv/ and other runs stay"
+	@echo "Pass options to the quickstart or to pytest with ARGS: make test ARGS='-k causality'"
+
+environment:
+	@bash environment/bootstrap.sh
+
+quickstart: environment
+	@.venv/bin/python examples/quickstart/run.py $(ARGS)
+
+test: environment
+	@.venv/bin/python -m pytest -q -m "not full" $(ARGS)
+
+test-full: environment
+	@.venv/bin/python -m pytest -q $(ARGS)
+
+check: environment
+	@.venv/bin/python -m ruff check .
+
+clean:
+	rm -rf runs/quickstart .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""A stopped run continues exactly: 20 iterations = 10 + a new process + 10."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.cli.programs import SMALL, losses, metrics, run, train
+
+LOG_LINE = re.compile(
+    r"^ \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\] iteration [ \d]{8}/[ \d]{8} \| consumed samples: [ \d]{12} \| "
+    r"elapsed time per iteration \(ms\): \d+\.\d \| throughput per GPU \(TFLOP/s/GPU\): \d+\.\d \| "
+    r"learning rate: \d\.\d{6}E[-+]\d\d \| global batch size: [ \d]{5} \| lm loss: \d\.\d{6}E[-+]\d\d \| "
+    r"loss scale: 1\.0 \| grad norm: \d+\.\d{3} \| number of skipped iterations: +0 \| "
+    r"number of nan iterations: +0 \|",
+    re.MULTILINE,
+)
+
+
+def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "fresh start" in stopped.stdout and len(losses(folder)) == 10
+    assert (folder / "latest_checkpointed_iteration.txt").read_text().strip() == "10"
+    # What a killed run wrote after its last checkpoint, half a line included, is cut off.
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"iteration": 11, "lm_loss": 0.0}) + '\n{"iteration": 12, "lm_')
+    resumed = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "iteration 10" in resumed.stdout
+    assert losses(folder) == losses(twenty_steps)
+    assert len(LOG_LINE.findall(stopped.stdout)) == len(LOG_LINE.findall(resumed.stdout)) == 1
+    norms = [[line["grad_norm"] for line in metrics(f) if "split" not in line] for f in (folder, twenty_steps)]
+    assert norms[0] == norms[1]
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "exit.json"}
+    again = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    changed = [path for path, time in before.items() if path.is_file() and path.stat().st_mtime_ns != time]
+    assert changed == []
+
+
+def test_more_iterations_change_nothing_of_the_past(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    done = train(data, short, "--train-iters", "6", "--lr-decay-iters", "20", "--eval-iters", "0")
+    assert done.returncode == 0, done.stderr
+    assert losses(short) == losses(twenty_steps)[:6]
+    assert not any("split" in line for line in metrics(short))
+
+
+def test_finetune_takes_the_weights_only(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    done = run(
+        "pretrain_contextlm.py", *_small(data), "--load", str(twenty_steps), "--finetune", "--save", str(tuned),
+        "--train-iters", "2", "--eval-iters", "0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first = metrics(tuned)[0]
+    assert first["iteration"] == 1 and first["consumed_samples"] == 4
+    # The data start anew, the weights do not.
+    assert first["lm_loss"] < losses(twenty_steps)[0] - 1.0
+
+
+def test_a_plain_backbone_goes_under_a_new_head(data: Path, tmp_path: Path) -> None:
+    plain, grown = tmp_path / "plain", tmp_path / "grown"
+    done = train(data, plain, "--train-iters", "3", "--context-chunk-size", "0", "--eval-iters", "0")
+    assert done.returncode == 0, done.stderr
+    common = ("--train-iters", "1", "--eval-iters", "0", "--save", str(grown))
+    done = run("pretrain_contextlm.py", *_small(data), "--init-backbone-from", str(plain), *common)
+    assert done.returncode == 0, done.stderr
+    # The gate is 0 at the start: the first loss is the plain model's own.
+    tuned = tmp_path / "tuned"
+    same = ("--context-chunk-size", "0", "--load", str(plain), "--finetune", *common[:4], "--save", str(tuned))
+    done = run("pretrain_contextlm.py", *_small(data), *same)
+    assert done.returncode == 0, done.stderr
+    assert losses(grown) == losses(tuned)
+
+
+def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> None:
+    assert json.loads((twenty_steps / "exit.json").read_text()) == {"status": 0, "rank": 0, "cause": None}
+    from contextlm.config.yaml_file import load
+
+    saved = load(twenty_steps / "iter_0000020" / "config.yaml")
+    assert saved.model.hidden_size == 64 and saved.training.train_iters == 20
+    facts = json.loads((twenty_steps / "iter_0000020" / "run.json").read_text())
+    assert facts["iteration"] == 20 and facts["consumed_samples"] == 80 and facts["layout"] == "TP 1 x PP 1 x DP 1"
+
+
+def _small(data: Path) -> tuple[str, ...]:
+    return (*SMALL, "--data-path", str(data))

@@ -1,0 +1,99 @@
+"""Each kind of layer traces as one graph, so that compilers can see it whole."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+
+import pytest
+import torch
+
+from tests.small_configs import FUSIONS, small_config
+
+LENGTH = 22
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """Nothing compiled in one test may serve another."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def layer_and_inputs(build, backbone: str, index: int, **values) -> tuple[torch.nn.Module, dict]:
+    """A layer of a small model in training, and what the model gives it; layer 2 carries the head."""
+    model = build(small_config(backbone, **values)).train()
+    inputs = {"hidden_states": torch.randn(LENGTH, 2, 64, requires_grad=True), "attention_mask": None}
+    if backbone == "pythia":
+        inputs["rotary_pos_emb"] = model.rotary_pos_emb(LENGTH)
+    return model.decoder.layers[index], inputs
+
+
+class _Graphs(list):
+    """A compiler that runs each graph as it is and keeps it."""
+
+    def __call__(self, graph: torch.fx.GraphModule, example_inputs: list) -> torch.fx.GraphModule:
+        self.append(graph)
+        return graph
+
+    def attentions(self) -> list[int]:
+        """How many attention kernels each graph calls."""
+        kernel = torch.nn.functional.scaled_dot_product_attention
+        return [sum(node.target is kernel for node in graph.graph.nodes) for graph in self]
+
+
+def output_and_gradients(function, layer: torch.nn.Module, inputs: dict) -> list[torch.Tensor]:
+    """The layer's output, and the gradients of its input and its parameters."""
+    layer.zero_grad()
+    inputs["hidden_states"].grad = None
+    output, _ = function(**inputs)
+    output.square().mean().backward()
+    leaves = [inputs["hidden_states"], *layer.parameters()]
+    return [output.detach(), *(leaf.grad.clone() for leaf in leaves)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "index", "kind"),
+    [
+        ("gpt2", 0, "TransformerLayer"),
+        ("pythia", 0, "ParallelResidualLayer"),
+        ("gpt2", 2, "TransformerLayerWithContext"),
+        ("pythia", 2, "ParallelResidualLayerWithContext"),
+    ],
+)
+def test_a_layer_is_one_graph(build, backbone, index, kind):
+    layer, inputs = layer_and_inputs(build, backbone, index)
+    assert type(layer).__name__ == kind
+    expected = output_and_gradients(layer, layer, inputs)
+    graphs = _Graphs()
+    compiled = torch.compile(layer, fullgraph=True, backend=graphs)  # fullgraph: a break is an error
+    actual = output_and_gradients(compiled, layer, inputs)
+    assert graphs.attentions() == [3 if index == 2 else 1]  # one graph, the two predictor layers in it
+    for ours, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS[1:])
+def test_every_fusion_is_one_graph(build, fusion):
+    layer, inputs = layer_and_inputs(build, "gpt2", 2, context_fusion=fusion)
+    with torch.no_grad():
+        expected = layer(**inputs)[0]
+        graphs = _Graphs()
+        actual = torch.compile(layer, fullgraph=True, backend=graphs)(**inputs)[0]
+    assert graphs.attentions() == [3]
+    torch.testing.assert_close(actual, expected)
+
+
+def test_the_stock_default_group_breaks_the_graph(build, monkeypatch):
+    """What contextlm/megatron/tensor_group.py mends."""
+    from megatron.core.utils import get_tensor_model_parallel_group_if_none as mended
+
+    source = textwrap.dedent(inspect.getsource(mended))
+    stock = {}
+    exec(compile(ast.parse(source), mended.__code__.co_filename, "exec"), mended.__globals__, stock)
+    monkeypatch.setattr(mended, "__code__", stock[mended.__name__].__code__)
+    layer, inputs = layer_and_inputs(build, "gpt2", 0)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(layer, fullgraph=True, backend="eager")(**inputs)
