@@ -11,6 +11,9 @@ import pytest
 from tests.cli.programs import make_dataset, train
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The suite proves things on the CPU, wherever it runs; tests/gpu starts processes that see the GPUs.
+GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

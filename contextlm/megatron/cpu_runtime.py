@@ -175,9 +175,10 @@ def install() -> None:
 def _mend(function: Any, count: int) -> None:
     """Turn the CUDA literals of one function into CPU ones; `count` of them must be there."""
     source = inspect.getsource(inspect.unwrap(getattr(function, "__func__", function)))
-    if literals(source) != count:
+    found = literals(source)
+    if found != count:
         raise SourceChanged(
-            f"{function.__module__}.{function.__qualname__}: expected {count} CUDA literal(s), found {literals(source)}; "
+            f"{function.__module__}.{function.__qualname__}: expected {count} CUDA literal(s), found {found}; "
             "this mend was written for megatron-core 0.16.1"
         )
     rewrite(function, {old: (new, source.count(old)) for old, new in _EDITS if re.search(re.escape(old), source)})

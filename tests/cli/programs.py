@@ -32,10 +32,12 @@ def run(*command: str, processes: int = 1, **variables: str) -> subprocess.Compl
     )
 
 
-def train(data: Path, folder: Path, *more: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def train(
+    data: Path, folder: Path, *more: str, processes: int = 1, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Train the small model on a dataset, saving to and resuming from `folder`."""
     places = ("--data-path", str(data), "--save", str(folder), "--load", str(folder))
-    return run("pretrain_contextlm.py", *SMALL, *places, *more, processes=processes)
+    return run("pretrain_contextlm.py", *SMALL, *places, *more, processes=processes, **variables)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
             parts = [torch.empty_like(gradient) for _ in range(groups.tp.size())]
             torch.distributed.all_gather(parts, gradient, group=groups.tp)
             gradient = torch.cat(parts, dim=parameter.partition_dim)
-        gradients[name.split("context_head.")[1]] = gradient.numpy()
+        gradients[name.split("context_head.")[1]] = gradient.cpu().numpy()
     return gradients
 
 

@@ -1,4 +1,4 @@
-"""Four gloo processes for a whole test session: a case takes as many of them as its layout needs.
+"""Processes for a whole test session: a case takes as many of them as its layout needs.
 
 Starting a process costs seconds, nearly all of them imports; joining a process group anew costs a moment.
 """
@@ -19,10 +19,15 @@ TIMEOUT_SECONDS = 120
 
 
 class Pool:
-    """Runs a function of a test module on some ranks at once."""
+    """Runs a function of a test module on some ranks at once.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    Args:
+        size: processes.
+        variables: of their environment, set before they import torch.
+    """
+
+    def __init__(self, size: int, **variables: str) -> None:
+        self.size, self.variables = size, variables
         self.workers: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> Pool:
@@ -66,7 +71,7 @@ class Pool:
         for _ in range(self.size):
             ours, theirs = context.Pipe()
             # Not daemons: saving a checkpoint starts a process of its own.
-            process = context.Process(target=_serve, args=(theirs,))
+            process = context.Process(target=_serve, args=(theirs, self.variables))
             process.start()
             theirs.close()
             self.workers.append((process, ours))
@@ -80,8 +85,9 @@ class Pool:
         self.workers = []
 
 
-def _serve(pipe: Any) -> None:
+def _serve(pipe: Any, variables: dict[str, str]) -> None:
     """One worker: take a function's name, run it, send back what it gave."""
+    os.environ.update(variables)
     import torch
 
     from contextlm.parallel import runtime

@@ -17,6 +17,7 @@ if torch.cuda.is_available():
 # Parts of megatron-core that get imported along but never run in ours.
 UNUSED_ROOMS = {
     "datasets": "samples are our own",
+    "dist_checkpointing.exchange_utils": "each rank reads its own part of a checkpoint",
     "distributed.fsdp": "fully sharded data parallelism is not offered",
     "distributed.torch_fully_sharded_data_parallel": "fully sharded data parallelism is not offered",
     "transformer.fsdp_dtensor_checkpoint": "fully sharded data parallelism is not offered",
@@ -35,6 +36,10 @@ UNUSED_ROOMS = {
 }
 # Single functions in the rooms that we do use.
 ALLOWED = {
+    (
+        "dist_checkpointing.strategies.state_dict_saver",
+        "verify_global_md_reuse",
+    ): "only where plans of an earlier save are kept",
     ("distributed.param_and_grad_buffer", "_ParamAndGradBuffer.__init__"): "only with nccl_ub",
     ("models.common.embeddings.rope_utils", "get_pos_emb_on_this_cp_rank"): "only with context parallelism",
     ("optimizer.optimizer", "MegatronOptimizer.restore_from_cpu"): "only after offload_to_cpu",

@@ -7,7 +7,7 @@ import torch
 
 from contextlm.errors import UserError
 from contextlm.interop.huggingface_weights import from_huggingface, to_huggingface
-from tests.distributed.cases_parity import parity_logits
+from tests.distributed.parity_cases import parity_logits
 from tests.small_configs import VOCAB_SIZE, small_config
 from tests.unit.model.forward import token_ids
 

@@ -51,3 +51,17 @@ def load_whole(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
         local[name] = whole
     absent = model.load_state_dict(local, strict=False).missing_keys
     assert all(name.endswith("_extra_state") for name in absent), absent
+
+
+def parity_difference(backbone: str, tensor_model_parallel_size: int) -> float:
+    """How far a layout's logits are from Hugging Face's, as a share of the largest logit."""
+    from contextlm.parallel import runtime
+    from contextlm.parallel.layout import model_parallel
+    from tests.unit.model.test_parity import difference, peer, plain
+
+    config = plain(backbone, tensor_model_parallel_size=tensor_model_parallel_size)
+    with runtime.start(config.parallel), model_parallel(config.parallel) as layout:
+        from contextlm.parallel.seeds import seed_weights
+
+        seed_weights(config.training.seed, layout)
+        return difference(layout, peer(backbone), config, backbone)

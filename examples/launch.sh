@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Starts pretrain_contextlm.py with the options given here on every GPU of this node; with --dry-run only describes it.
+# The launchers beside this file (gpt2/1.5b.sh, pythia/1.4b.sh) name a model and call it. What it reads, by place:
+#
+#     one node    GPUS_PER_NODE (8)
+#     many nodes  NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT (29500): the same command on every node
+#     srun        nothing more: srun --nodes 4 --ntasks-per-node 1 bash examples/gpt2/1.5b.sh
+#
+# and to train, not for a dry run: DATA_PATH (prefix, or "weight prefix weight prefix ..."), TOKENIZER_MODEL and
+# TOKENIZER_TYPE (HuggingFaceTokenizer), SAVE (checkpoints; an interrupted job resumes from there), SAVE_INTERVAL
+# (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python).
+# The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PYTHON:-python}
+
+fail() { echo "error: $1" >&2; exit 1; }
+
+# srun sets these inside each task; in a batch script outside of srun every node would believe to be the first.
+if [ -n "${SLURM_STEP_NUM_NODES:-}" ]; then
+    case ${SLURM_STEP_TASKS_PER_NODE:-1} in
+        1 | "1(x"*) ;;
+        *) fail "srun started $SLURM_STEP_TASKS_PER_NODE tasks per node; use srun --ntasks-per-node 1" ;;
+    esac
+elif [ "${SLURM_NNODES:-1}" -gt 1 ] && [ -z "${NNODES:-}" ]; then
+    fail "Slurm gave $SLURM_NNODES nodes, but this runs on one; start it with srun --ntasks-per-node 1"
+fi
+nodes=${NNODES:-${SLURM_STEP_NUM_NODES:-1}}
+node_rank=${NODE_RANK:-${SLURM_NODEID:-0}}
+gpus=${GPUS_PER_NODE:-8}
+
+case " $* " in
+    *" --dry-run "*) exec "$python" "$root/pretrain_contextlm.py" --world-size $((nodes * gpus)) "$@" ;;
+esac
+
+for name in DATA_PATH TOKENIZER_MODEL SAVE; do
+    [ -n "${!name:-}" ] || fail "$name: not set; training needs DATA_PATH, TOKENIZER_MODEL and SAVE (or give --dry-run)"
+done
+read -ra data <<<"$DATA_PATH"
+output=${OUTPUT_DIR:-$SAVE}
+
+if [ "$nodes" -eq 1 ]; then  # a free port that only this machine can reach
+    rendezvous=(--rdzv-endpoint 127.0.0.1:0 --local-addr 127.0.0.1)
+else
+    if [ -z "${MASTER_ADDR:-}" ] && [ -n "${SLURM_STEP_NODELIST:-}" ]; then
+        MASTER_ADDR=$(scontrol show hostnames "$SLURM_STEP_NODELIST")
+    fi
+    [ -n "${MASTER_ADDR:-}" ] || fail "MASTER_ADDR: not set; give the host name of the node with NODE_RANK 0"
+    # The node of rank 0 holds the meeting point; told so, no node has to recognise its own name.
+    is_host=$([ "$node_rank" -eq 0 ] && echo 1 || echo 0)
+    rendezvous=(--rdzv-endpoint "${MASTER_ADDR%%$'\n'*}:${MASTER_PORT:-29500}" --rdzv-id "${SLURM_JOB_ID:-contextlm}"
+        --rdzv-conf "is_host=$is_host,read_timeout=600")  # seconds to wait for the first node
+fi
+
+# A job that fails before its ranks exist must not report how an earlier one ended.
+[ "$node_rank" -ne 0 ] || rm -f "$output/exit.json"
+status=0
+"$python" -m torch.distributed.run --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-backend c10d "${rendezvous[@]}" \
+    "$root/pretrain_contextlm.py" \
+    --data-path "${data[@]}" \
+    --tokenizer-type "${TOKENIZER_TYPE:-HuggingFaceTokenizer}" --tokenizer-model "$TOKENIZER_MODEL" \
+    --save "$SAVE" --load "$SAVE" --save-interval "${SAVE_INTERVAL:-1000}" --output-dir "$output" \
+    "$@" || status=$?
+if [ "$status" -ne 0 ] && [ -f "$output/exit.json" ]; then
+    recorded=$("$python" -c 'import json, sys
+record = json.load(open(sys.argv[1]))
+print("rank {rank}: {cause}".format(**record), file=sys.stderr)
+print(record["status"])' "$output/exit.json")
+    [ "$recorded" -eq 0 ] || status=$recorded
+fi
+exit "$status"

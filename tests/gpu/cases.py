@@ -1,0 +1,63 @@
+"""What the processes of a GPU test do; run by the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tests.distributed.runs import small_run
+from tests.random_weights import randomize
+from tests.small_configs import VOCAB_SIZE
+
+
+def _logits(run: Any, tokens_BS: torch.Tensor) -> torch.Tensor:
+    """Logits [B, S, V] in evaluation mode."""
+    positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
+    with torch.no_grad():
+        return run.model.eval()(tokens_BS, positions, None)[..., :VOCAB_SIZE].float()
+
+
+def _random_tokens(run: Any, batch: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(VOCAB_SIZE, (batch, length), generator=generator).to(run.runtime.device)
+
+
+def logits(backbone: str, values: dict[str, Any]) -> Any:
+    """Logits of random weights, and the device they were computed on."""
+    with small_run(backbone, **values) as run:
+        randomize(run.model.module)
+        found = _logits(run, _random_tokens(run, 2, run.config.model.seq_length)).cpu().numpy()
+        return str(run.runtime.device.type), found
+
+
+def leaks(backbone: str, values: dict[str, Any]) -> list[int]:
+    """Positions whose change reaches a logit before them, over every phase of a chunk."""
+    with small_run(backbone, **values) as run:
+        randomize(run.model.module)
+        tokens = _random_tokens(run, 2, run.config.model.seq_length)
+        before = _logits(run, tokens)
+        found = []
+        for s in range(1, tokens.shape[1]):
+            changed = tokens.clone()
+            changed[:, s:] = (changed[:, s:] + 1) % VOCAB_SIZE
+            after = _logits(run, changed)
+            assert not torch.equal(after[:, s:], before[:, s:])
+            if not torch.equal(after[:, :s], before[:, :s]):
+                found.append(s)
+        return found
+
+
+def peak_bytes(values: dict[str, Any]) -> int:
+    """Peak memory of one training step, above what it began with."""
+    from contextlm.training.step import train_step
+
+    with small_run("gpt2", **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        train_step(run, batches)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        began = torch.cuda.memory_allocated()
+        train_step(run, batches)
+        batches.close()
+        return torch.cuda.max_memory_allocated() - began

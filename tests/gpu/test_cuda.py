@@ -1,0 +1,71 @@
+"""On a GPU in bf16: the same numbers, no leak, no S x S matrix, the same program; several GPUs: every layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.programs import losses, train
+from tests.conftest import GPUS
+from tests.distributed import layout_cases
+from tests.distributed.pool import Pool
+from tests.distributed.test_layouts import BATCH, LAYOUTS, differences
+from tests.gpu import cases
+from tests.small_configs import BACKBONES, FUSIONS
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_computes_what_the_cpu_does(gpu_pool: Pool, pool: Pool, backbone: str) -> None:
+    ((_, expected),) = pool.run(cases.logits, 1, backbone=backbone, values={})
+    ((device, found),) = gpu_pool.run(cases.logits, 1, backbone=backbone, values={})
+    assert device == "cuda"
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    ((_, rounded),) = gpu_pool.run(cases.logits, 1, backbone=backbone, values={"bf16": True})
+    error = np.linalg.norm(rounded - expected) / np.linalg.norm(expected)
+    assert 1e-5 < error < 0.05, error
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_token_sees_a_later_one_in_bf16(gpu_pool: Pool, backbone: str, fusion: str) -> None:
+    values = {"bf16": True, "context_fusion": fusion, "seq_length": 33}
+    assert gpu_pool.run(cases.leaks, 1, backbone=backbone, values=values) == [[]]
+
+
+def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
+    shape = {"bf16": True, "num_layers": 2, "num_attention_heads": 2, "hidden_size": 128, "micro_batch_size": 1}
+    peaks = {
+        length: gpu_pool.run(cases.peak_bytes, 1, values=shape | {"seq_length": length})[0] for length in (4096, 16384)
+    }
+    # One S x S score matrix of 2 heads in bf16 would take 1 GiB at the longer length.
+    assert peaks[16384] < 5 * peaks[4096] and peaks[16384] < 2**30, peaks
+
+
+def test_the_program_trains_and_resumes_in_bf16(num_gpus: int, data: Path, tmp_path: Path) -> None:
+    if num_gpus == 0:
+        pytest.skip("no CUDA device")
+    visible = {"CUDA_VISIBLE_DEVICES": "0" if GPUS is None else GPUS.split(",")[0]}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, more in ((whole, ()), (parts, ("--exit-interval", "10")), (parts, ("--exit-interval", "10"))):
+        done = train(data, folder, "--bf16", "--train-iters", "20", *more, **visible)
+        assert done.returncode == 0, done.stderr
+    assert losses(whole)[-1] < losses(whole)[0] - 1.0
+    assert np.allclose(losses(parts), losses(whole), rtol=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_over_nccl(gpu_pool: Pool, tmp_path: Path, layout: str) -> None:
+    world_size, parallel = LAYOUTS[layout]
+    if gpu_pool.size < world_size:
+        pytest.skip(f"needs {world_size} GPUs")
+    values = {"context_encoder_layers": 2, "seq_length": 66} | BATCH
+    shared = {"folder": str(tmp_path), "backbone": "gpt2"}
+    gpu_pool.run(layout_cases.save_random_weights, 1, values=values, **shared)
+    (reference,) = gpu_pool.run(layout_cases.train, 1, values=values, **shared)
+    ranks = gpu_pool.run(layout_cases.train, world_size, values=values | parallel, **shared)
+    found = differences(reference, ranks)
+    assert found["loss"] < 1e-4 and found["norm"] < 1e-3 and found["head"] < 1e-3, found
