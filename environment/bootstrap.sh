@@ -70,6 +70,9 @@ major, minor = torch.__version__.split(".")[:2]
 print(torch.__version__ if (int(major), int(minor)) >= (2, 6) else "")' 2>/dev/null || true
 }
 
+# Not torch.__version__: a wheel's own name says 2.11.0 where the library says 2.11.0+cu130, and pip compares names.
+packaged_version() { "$venv_python" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))'; }
+
 make_venv() {  # make_venv PYTHON [--system-site-packages]
     local python=$1
     shift
@@ -149,7 +152,7 @@ main() {
     [ -n "$held" ] || fail "torch cannot be imported by $venv_python" \
         "See what it says: $venv_python -c 'import torch'. Remove .venv to start anew."
     # Nothing that is installed from here on may bring another torch, now or later.
-    echo "torch==$held" >.venv/torch.txt
+    echo "torch==$(packaged_version)" >.venv/torch.txt
     # NVIDIA's containers pin every package of the image here, ours too; only their torch matters to us.
     [ "${PIP_CONSTRAINT:-}" != /etc/pip/constraint.txt ] || unset PIP_CONSTRAINT
     run "ContextLM and its packages, torch stays $held (a minute or two)" \

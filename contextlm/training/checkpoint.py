@@ -51,7 +51,7 @@ def save(run: Run, say: Say) -> None:
     if is_first:
         checkpoint_folder.begin(root, iteration)
     torch.distributed.barrier()
-    state = weights_state(run.model.module, run.layout)
+    state = weights_state(run.language_model, run.layout)
     state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run.layout))
     state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
     dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
@@ -102,14 +102,14 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
     compatibility.check(folder, run.config, run.tokenizer.vocab_size)
     saved = checkpoint_folder.read_run(folder)
-    state = weights_state(run.model.module, run.layout)
+    state = weights_state(run.language_model, run.layout)
     state["optimizer"] = run.optimizer.sharded_state_dict(
         state["model"], is_loading=True, metadata=_metadata(run.layout)
     )
     state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
     # A checkpoint of another kind of device has other generators.
     loaded = _read(state, folder, may_lack=(rng_state.PREFIX,), may_ignore=(rng_state.PREFIX,))
-    _set_weights(run.model.module, loaded["model"])
+    _set_weights(run.language_model, loaded["model"])
     run.optimizer.load_state_dict(loaded["optimizer"])
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
@@ -135,7 +135,7 @@ def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None
         backbone_only: the checkpoint is a plain model's; the head keeps its initial weights.
     """
     compatibility.check(folder, run.config, run.tokenizer.vocab_size, backbone_only=backbone_only)
-    read_weights(run.model.module, run.layout, folder, may_lack=("context_head.",) if backbone_only else ())
+    read_weights(run.language_model, run.layout, folder, may_lack=("context_head.",) if backbone_only else ())
     run.optimizer.reload_model_params()
 
 

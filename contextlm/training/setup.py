@@ -22,6 +22,7 @@ from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.model.builder import build_model
+from contextlm.model.language_model import ContextLM
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
 from contextlm.parallel.seeds import seed_dropout, seed_weights
@@ -59,6 +60,12 @@ class Run:
     def num_microbatches(self) -> int:
         """Forward passes of each data-parallel rank per iteration."""
         return self.config.num_microbatches(self.runtime.world_size)
+
+    @property
+    def language_model(self) -> ContextLM:
+        """This rank's stage without the wrappers for gradient buffers and precision."""
+        module = self.model.module
+        return module.module if isinstance(module, Float16Module) else module
 
     @property
     def reads_tokens(self) -> bool:

@@ -21,7 +21,7 @@ def save_random_weights(folder: str, backbone: str, values: dict[str, Any]) -> N
     from contextlm.training.step import train_step
 
     with small_run(backbone, **values, save=folder) as run:
-        randomize(run.model.module)
+        randomize(run.language_model)
         run.optimizer.reload_model_params()
         # The optimizer must have a state to save; nobody loads it.
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
@@ -68,7 +68,7 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
             shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
             torch.distributed.all_gather_into_tensor(bucket.grad_data, shard, group=groups.dp)
     gradients = {}
-    for name, parameter in run.model.module.named_parameters():
+    for name, parameter in run.language_model.named_parameters():
         if "context_head." not in name:
             continue
         gradient = parameter.main_grad.clone()
@@ -83,6 +83,6 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
 def unmask_padding(run: Any) -> None:
     """Sabotage: score the padded vocabulary."""
     if run.layout.is_last_stage:
-        run.model.module.true_vocab_size = 10**9
+        run.language_model.true_vocab_size = 10**9
 
 

@@ -43,7 +43,7 @@ def _moments(run: Any) -> dict[str, tuple[int, np.ndarray]]:
     """First element and values of this rank's shard of each parameter's second moment."""
     optimizer = run.optimizer.chained_optimizers[0]
     found = {}
-    for name, parameter in run.model.module.named_parameters():
+    for name, parameter in run.language_model.named_parameters():
         if parameter not in optimizer.model_param_gbuf_map:
             continue  # another rank has it
         gbuf_index, dtype, bucket = optimizer.model_param_gbuf_map[parameter]

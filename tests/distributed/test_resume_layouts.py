@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +22,10 @@ LAYOUTS = {
 }
 
 
-def losses(pool: Pool, layout: str, **arguments: object) -> list[float]:
+def losses(pool: Pool, layout: str, values: dict[str, Any] = VALUES, **arguments: Any) -> list[float]:
     """The losses under a layout, which all ranks that have them agree on."""
     world_size, parallel = LAYOUTS[layout]
-    found = [x for x in pool.run(train, world_size, values=VALUES | parallel, **arguments) if x is not None]
+    found = [x for x in pool.run(train, world_size, values=values | parallel, **arguments) if x is not None]
     assert all(other == found[0] for other in found)
     return found[0]
 
@@ -44,6 +46,19 @@ def test_continues_under_another_layout(
     assert first == undisturbed[:4]
     tolerance = 0 if layout == "TP2xPP2" else 1e-5
     assert np.allclose(then, undisturbed[4:], rtol=tolerance, atol=0), (then, undisturbed[4:])
+
+
+def test_continues_in_bf16(pool: Pool, tmp_path: Path) -> None:
+    bf16 = VALUES | {"bf16": True}
+    whole = losses(pool, "TP2xPP2", values=bf16, folder=None, steps=8)
+    folder = str(tmp_path / "checkpoints")
+    assert losses(pool, "TP2xPP2", values=bf16, folder=folder, steps=4) == whole[:4]
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    assert losses(pool, "TP2xPP2", values=bf16, folder=folder, steps=4) == whole[4:]
+    # Another layout rounds its 16-bit sums in another order.
+    other = losses(pool, "TP1", values=bf16, folder=str(kept), steps=4)
+    assert np.allclose(other, whole[4:], rtol=2e-3, atol=0), (other, whole[4:])
 
 
 def test_a_lost_optimizer_state_is_noticed(pool: Pool, undisturbed: list[float], tmp_path: Path) -> None:

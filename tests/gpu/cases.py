@@ -26,7 +26,7 @@ def _random_tokens(run: Any, batch: int, length: int) -> torch.Tensor:
 def logits(backbone: str, values: dict[str, Any]) -> Any:
     """Logits of random weights, and the device they were computed on."""
     with small_run(backbone, **values) as run:
-        randomize(run.model.module)
+        randomize(run.language_model)
         found = _logits(run, _random_tokens(run, 2, run.config.model.seq_length)).cpu().numpy()
         return str(run.runtime.device.type), found
 
@@ -34,7 +34,7 @@ def logits(backbone: str, values: dict[str, Any]) -> Any:
 def leaks(backbone: str, values: dict[str, Any]) -> list[int]:
     """Positions whose change reaches a logit before them, over every phase of a chunk."""
     with small_run(backbone, **values) as run:
-        randomize(run.model.module)
+        randomize(run.language_model)
         tokens = _random_tokens(run, 2, run.config.model.seq_length)
         before = _logits(run, tokens)
         found = []
