@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 from contextlm.config.schema import Config
+from contextlm.data.datasets import build_datasets
+from contextlm.data.tokenizers import build_tokenizer
 from contextlm.parallel import runtime
 from contextlm.training import exit_status
 
 
 def pretrain(config: Config) -> None:
     """Train as configured, or continue from a checkpoint; the job's exit status is written beside the metrics."""
-    # megatron-core's modules look at the device when they are imported, so they are imported after it is chosen.
-    with exit_status.recorded(config.output_dir), runtime.start(config.parallel) as process:
-        from contextlm.parallel.layout import model_parallel
+    with exit_status.recorded(config.output_dir):
+        # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
+        tokenizer = build_tokenizer(config.data)
+        datasets = build_datasets(config, tokenizer)
+        with runtime.start(config.parallel) as process:
+            # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
+            from contextlm.parallel.layout import model_parallel
 
-        with model_parallel(config.parallel) as layout:
-            from contextlm.training.setup import setup
-            from contextlm.training.train import train
+            with model_parallel(config.parallel) as layout:
+                from contextlm.training.setup import setup
+                from contextlm.training.train import train
 
-            train(setup(config, process, layout))
+                train(setup(config, process, layout, tokenizer, datasets))

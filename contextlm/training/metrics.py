@@ -33,7 +33,6 @@ class Metrics:
         self.path = None if folder is None or not self.speaks else Path(folder) / "metrics.jsonl"
         self.waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
         self.lines: list[dict[str, Any]] = []
-        self.num_nan = 0
         self.clock = time.perf_counter()
 
     def say(self, *sentences: str) -> None:
@@ -44,7 +43,7 @@ class Metrics:
 
     def start(self, iteration: int) -> None:
         """Cut `metrics.jsonl` back to what `iteration` had written, so that nothing is missing or doubled."""
-        self.clock = time.perf_counter()
+        self.restart_clock()
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,6 @@ class Metrics:
             for (line, _), loss in zip(self.waiting, losses, strict=True):
                 line["lm_loss"] = loss
             nan = sum(not math.isfinite(loss) for loss in losses)
-            self.num_nan += nan
             self._print([line for line, _ in self.waiting], nan)
             self.lines += [line for line, _ in self.waiting]
         self.waiting.clear()
@@ -135,16 +133,11 @@ class Metrics:
             }
         )
         self._write()
-        self.clock = time.perf_counter()
+        self.restart_clock()
 
-    def flush(self) -> None:
-        """Write what is known before a checkpoint names its iteration."""
-        self.log()
+    def restart_clock(self) -> None:
+        """Leave out of the next iteration's time what was not training."""
         self.clock = time.perf_counter()
-
-    def close(self) -> None:
-        """Write the rest."""
-        self.flush()
 
     def _write(self) -> None:
         """Append the finished lines."""

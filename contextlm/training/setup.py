@@ -16,11 +16,10 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
 from contextlm.config.schema import Config
-from contextlm.data.datasets import Datasets, build_datasets
+from contextlm.data.datasets import Datasets
 from contextlm.data.loader import micro_batches
 from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
-from contextlm.data.tokenizers import build_tokenizer
 from contextlm.model.builder import build_model
 from contextlm.model.language_model import ContextLM
 from contextlm.parallel.layout import Layout
@@ -89,10 +88,8 @@ class Run:
         )
 
 
-def setup(config: Config, runtime: Runtime, layout: Layout) -> Run:
-    """Tokenizer, data, model, optimizer: everything but what a checkpoint brings."""
-    tokenizer = build_tokenizer(config.data)
-    datasets = build_datasets(config, tokenizer)
+def setup(config: Config, runtime: Runtime, layout: Layout, tokenizer: Tokenizer, datasets: Datasets) -> Run:
+    """Model and optimizer, beside the data: everything but what a checkpoint brings."""
     seed_weights(config.training.seed, layout)
     model = wrap_model(config, tokenizer.vocab_size, layout)
     optimizer = build_optimizer(config, model)

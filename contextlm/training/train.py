@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlm.data.samples import Samples
 from contextlm.training import checkpoint
+from contextlm.training.announcement import announcement
 from contextlm.training.evaluation import evaluate
 from contextlm.training.metrics import Metrics
 from contextlm.training.setup import Run
@@ -14,7 +15,7 @@ def train(run: Run) -> None:
     """Train until `--train-iters` or `--exit-interval`, and leave a checkpoint where `--save` says so."""
     config, progress = run.config.training, run.progress
     metrics = Metrics(run)
-    metrics.say(*run.datasets.notes)
+    metrics.say(*announcement(run), *run.datasets.notes)
     started_at = checkpoint.load(run, metrics.say)
     metrics.start(started_at)
     if progress.iteration >= config.train_iters:
@@ -35,13 +36,14 @@ def train(run: Run) -> None:
         if last:
             _evaluate(run, metrics, "test", run.datasets.test)
         if stop or _due(progress.iteration, run.config.checkpoint.save_interval):
-            metrics.flush()
+            metrics.log()
             checkpoint.save(run, metrics.say)
+            metrics.restart_clock()
         if stop:
             break
     if batches is not None:
         batches.close()
-    metrics.close()
+    metrics.log()
 
 
 def _due(iteration: int, interval: int | None) -> bool:

@@ -11,6 +11,7 @@ lies under runs/quickstart/. Read next: `plan.py`, the commands it runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -63,12 +64,24 @@ def _run_all(steps: list[Step], runner: StepRunner, display: Display, settings: 
             tail = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
             display.fail(
                 "\n".join(f"    {line}" for line in tail)
-                + f"\n{error}\nAll it printed: {log}\nThe command: {_typed(step)}\n"
+                + f"\n{error}{_cause(step)}\nAll it printed: {log}\nThe command: {_typed(step)}\n"
                 + "After mending it, `make quickstart` continues from here."
             )
             return 1
     _last_screen(display, Files(settings.folder))
     return 0
+
+
+def _cause(step: Step) -> str:
+    """What the first failing rank of a training run said; torchrun's own report, printed last, does not."""
+    if "--save" not in step.command:
+        return ""
+    record = Path(step.command[step.command.index("--save") + 1]) / "exit.json"
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(record.read_text())
+        if found["status"] != 0:
+            return f"\nRank {found['rank']}: {found['cause']}"
+    return ""
 
 
 def _last_screen(display: Display, files: Files) -> None:

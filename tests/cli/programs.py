@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -30,6 +31,11 @@ def run(*command: str, processes: int = 1, **variables: str) -> subprocess.Compl
     return subprocess.run(
         [*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
+
+
+def tool(name: str, arguments: list[str]) -> None:
+    """Call the main function of `tools/NAME.py`; run by the pool, whose processes have imported torch already."""
+    importlib.import_module(f"tools.{name}").main(arguments)
 
 
 def train(

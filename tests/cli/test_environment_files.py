@@ -23,7 +23,8 @@ echo "$@" >>"{calls}"
 case "$*" in
     --version) echo "Python 3.11.9" ;;
     "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo "$PWD/.venv" >.venv/bin/activate ;;
-    *"import torch"*"print(torch"*) echo "2.7.0" ;;
+    *"import torch"*"print(torch"*) echo "2.7.0+cu126" ;;
+    *importlib.metadata*) echo "2.7.0" ;;
     *"pip install"*) {install} ;;
 esac
 exit 0

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.cli.programs import SMALL, losses, metrics, run, train
+from tests.cli.programs import losses, metrics, train
 
 LOG_LINE = re.compile(
     r"^ \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\] iteration [ \d]{8}/[ \d]{8} \| consumed samples: [ \d]{12} \| "
@@ -42,42 +42,6 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
     assert changed == []
 
 
-def test_more_iterations_change_nothing_of_the_past(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
-    short = tmp_path / "short"
-    done = train(data, short, "--train-iters", "6", "--lr-decay-iters", "20", "--eval-iters", "0")
-    assert done.returncode == 0, done.stderr
-    assert losses(short) == losses(twenty_steps)[:6]
-    assert not any("split" in line for line in metrics(short))
-
-
-def test_finetune_takes_the_weights_only(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
-    tuned = tmp_path / "tuned"
-    done = run(
-        "pretrain_contextlm.py", *_small(data), "--load", str(twenty_steps), "--finetune", "--save", str(tuned),
-        "--train-iters", "2", "--eval-iters", "0",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    first = metrics(tuned)[0]
-    assert first["iteration"] == 1 and first["consumed_samples"] == 4
-    # The data start anew, the weights do not.
-    assert first["lm_loss"] < losses(twenty_steps)[0] - 1.0
-
-
-def test_a_plain_backbone_goes_under_a_new_head(data: Path, tmp_path: Path) -> None:
-    plain, grown = tmp_path / "plain", tmp_path / "grown"
-    done = train(data, plain, "--train-iters", "3", "--context-chunk-size", "0", "--eval-iters", "0")
-    assert done.returncode == 0, done.stderr
-    common = ("--train-iters", "1", "--eval-iters", "0", "--save", str(grown))
-    done = run("pretrain_contextlm.py", *_small(data), "--init-backbone-from", str(plain), *common)
-    assert done.returncode == 0, done.stderr
-    # The gate is 0 at the start: the first loss is the plain model's own.
-    tuned = tmp_path / "tuned"
-    same = ("--context-chunk-size", "0", "--load", str(plain), "--finetune", *common[:4], "--save", str(tuned))
-    done = run("pretrain_contextlm.py", *_small(data), *same)
-    assert done.returncode == 0, done.stderr
-    assert losses(grown) == losses(tuned)
-
-
 def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> None:
     assert json.loads((twenty_steps / "exit.json").read_text()) == {"status": 0, "rank": 0, "cause": None}
     from contextlm.config.yaml_file import load
@@ -86,7 +50,3 @@ def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> 
     assert saved.model.hidden_size == 64 and saved.training.train_iters == 20
     facts = json.loads((twenty_steps / "iter_0000020" / "run.json").read_text())
     assert facts["iteration"] == 20 and facts["consumed_samples"] == 80 and facts["layout"] == "TP 1 x PP 1 x DP 1"
-
-
-def _small(data: Path) -> tuple[str, ...]:
-    return (*SMALL, "--data-path", str(data))

@@ -59,7 +59,8 @@ class Pool:
                     continue
                 failure, results[rank] = pipe.recv() if pipe.poll() else ("the process died", None)
                 if failure is not None:
-                    self._stop()  # its peers wait in a collective
+                    if world_size > 1 or not process.is_alive():
+                        self._stop()  # its peers wait in a collective
                     raise AssertionError(f"rank {rank} of {world_size} in {function.__qualname__}:\n{failure}")
             if time.monotonic() > end:
                 self._stop()

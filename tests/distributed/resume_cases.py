@@ -8,12 +8,12 @@ from typing import Any
 def train(
     folder: str | None, steps: int, values: dict[str, Any], forget_moments: bool = False
 ) -> list[float] | None:
-    """Train `steps` more iterations from the newest checkpoint of `folder`, if there is one, and save.
+    """Train `steps` iterations from where the configuration says, and save.
 
     Args:
-        folder: where to save, if anywhere.
+        folder: where to save and to resume from, if anywhere.
         steps: how many iterations.
-        values: of the configuration.
+        values: of the configuration; they may name other places.
         forget_moments: sabotage: AdamW's moments are lost.
 
     Returns:
@@ -24,7 +24,7 @@ def train(
     from tests.distributed.runs import small_run
 
     places = {} if folder is None else {"save": folder, "load": folder}
-    with small_run("gpt2", **values, **places) as run:
+    with small_run("gpt2", **(places | values)) as run:
         checkpoint.load(run, lambda text: None)
         if forget_moments:
             for state in run.optimizer.chained_optimizers[0].optimizer.state.values():
