@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.add_column("value", justify="right")
     for name in ("lm_loss", "perplexity", "bits_per_byte", "unigram_entropy", "tokens"):
         value = result[name]
-        table.add_row(name, "unknown" if value is None else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
+        table.add_row(
+            name, "unknown" if value is None else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+        )
     Console().print(table)
     if options.output:
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)

@@ -31,25 +31,15 @@ REFUSED = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line"
-    )
-    parser.add_argument(
-        "--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
-    )
-    parser.add_argument(
-        "--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX_KEY_document.bin/.idx"
-    )
+    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line")
+    parser.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]")
+    parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX_KEY_document.bin/.idx")
     parser.add_argument("--append-eod", action="store_true", help="end every document with the EOD token")
     parser.add_argument("--tokenizer-type", required=True, choices=KINDS)
-    parser.add_argument(
-        "--tokenizer-model", metavar="PATH", help=".model, tokenizer.json, or a folder with one"
-    )
+    parser.add_argument("--tokenizer-model", metavar="PATH", help=".model, tokenizer.json, or a folder with one")
     parser.add_argument("--eod-token", metavar="TEXT", help="EOD token, where the tokenizer does not say")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize [1]")
-    parser.add_argument(
-        "--log-interval", type=int, default=1000, help="documents between progress lines [1000]"
-    )
+    parser.add_argument("--log-interval", type=int, default=1000, help="documents between progress lines [1000]")
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),
@@ -63,9 +53,7 @@ def refuse(arguments: Sequence[str]) -> None:
     """Name each option of Megatron-LM that is not supported here, with the reason."""
     given = [argument.split("=")[0] for argument in arguments]
     problems = [
-        f"{flag}: not supported in ContextLM because {reason}"
-        if flag == "--split-sentences"
-        else f"{flag}: {reason}"
+        f"{flag}: not supported in ContextLM because {reason}" if flag == "--split-sentences" else f"{flag}: {reason}"
         for flag, reason in REFUSED.items()
         if flag in given
     ]

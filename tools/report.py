@@ -36,8 +36,11 @@ def main() -> int:
 
 def write_report(folders: list[Path], output: Path, title: str, commands: Path | None) -> None:
     """Reads the run folders and writes the page; an older page is replaced whole or not at all."""
-    missing = [f"{folder}: no such run folder; give the --save folder of a training run"
-               for folder in folders if not folder.is_dir()]
+    missing = [
+        f"{folder}: no such run folder; give the --save folder of a training run"
+        for folder in folders
+        if not folder.is_dir()
+    ]
     if commands is not None and not commands.is_file():
         missing.append(f"--commands {commands}: no such file")
     if missing:

@@ -18,17 +18,11 @@ from contextlm.errors import UserError
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a SentencePiece tokenizer.", allow_abbrev=False)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line"
-    )
+    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line")
     parser.add_argument("--json-key", default="text", metavar="KEY", help="key of the text [text]")
-    parser.add_argument(
-        "--vocab-size", type=int, required=True, help="pieces in all, 256 byte pieces included"
-    )
+    parser.add_argument("--vocab-size", type=int, required=True, help="pieces in all, 256 byte pieces included")
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX.model")
-    parser.add_argument(
-        "--model-type", choices=MODEL_TYPES, default="unigram", help="kind of vocabulary [unigram]"
-    )
+    parser.add_argument("--model-type", choices=MODEL_TYPES, default="unigram", help="kind of vocabulary [unigram]")
     return parser
 
 
@@ -36,9 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)
     try:
-        path = train_sentencepiece(
-            given.input, given.output_prefix, given.vocab_size, given.model_type, given.json_key
-        )
+        path = train_sentencepiece(given.input, given.output_prefix, given.vocab_size, given.model_type, given.json_key)
     except (UserError, OSError) as error:
         for problem in getattr(error, "problems", (str(error),)):
             print(f"error: {problem}", file=sys.stderr)

@@ -43,11 +43,7 @@ def stage_parameters(config: Config, vocab_size: int, stage: int) -> int:
         count += context_head_parameters(model, config.context, ranks)
     if first:
         count += table
-        count += (
-            model.num_positions * model.hidden_size
-            if model.position_embedding_type == "learned_absolute"
-            else 0
-        )
+        count += model.num_positions * model.hidden_size if model.position_embedding_type == "learned_absolute" else 0
     if last:
         count += norm_parameters(model)
         # A tied output layer is the embedding itself, unless another stage holds that.

@@ -34,11 +34,18 @@ def loss_plot(runs: Sequence[RunRecord]) -> str:
             axes.plot(*_thinned(iterations, smoothed(losses)), color=colour, label=run.name, linewidth=1.8)
             points = [line for line in run.evaluations if str(line["split"]).startswith("valid")]
             if points:
-                axes.plot(*_series(points, "lm_loss"), "o", color=colour, markersize=5,
-                          markeredgecolor="white", label=f"{run.name}, validation")
+                axes.plot(
+                    *_series(points, "lm_loss"),
+                    "o",
+                    color=colour,
+                    markersize=5,
+                    markeredgecolor="white",
+                    label=f"{run.name}, validation",
+                )
             for change in run.changes:
-                axes.axvline(change.iteration, color=colour, linestyle="--", linewidth=1,
-                             label=f"{run.name} continued otherwise")
+                axes.axvline(
+                    change.iteration, color=colour, linestyle="--", linewidth=1, label=f"{run.name} continued otherwise"
+                )
         axes.set_ylabel("loss (nats per token)")
 
     return _svg(draw, "loss")
@@ -84,8 +91,9 @@ def _colours(runs: Sequence[RunRecord]) -> list[str]:
 def _series(lines: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """(iterations, values) of a column, both [n]; NaN where there is no finite number."""
     values = [line.get(key) for line in lines]
-    numbers = [float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
-               for value in values]
+    numbers = [
+        float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan for value in values
+    ]
     return np.array([line["iteration"] for line in lines], dtype=float), np.array(numbers, dtype=float)
 
 
@@ -112,6 +120,6 @@ def _svg(draw: Callable[[Axes], None], name: str) -> str:
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg"):]  # a page has no place for the XML prologue and its DTD's address
+    svg = svg[svg.index("<svg") :]  # a page has no place for the XML prologue and its DTD's address
     label = f'role="img" aria-label="{name} by iteration"'
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', label, svg, count=1)  # the page gives the size

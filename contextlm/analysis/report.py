@@ -51,8 +51,7 @@ def build_report(runs: Sequence[RunRecord], title: str, commands: str = "") -> s
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main><h1>{escape(title)}</h1>\n" + "\n".join(filter(None, sections))
-        + "\n</main></body></html>\n"
+        f"<body><main><h1>{escape(title)}</h1>\n" + "\n".join(filter(None, sections)) + "\n</main></body></html>\n"
     )
 
 
@@ -104,22 +103,15 @@ def _changes(runs: Sequence[RunRecord]) -> str:
 def _config_table(runs: Sequence[RunRecord]) -> str:
     """The options in which any run differs from the first one."""
     known = [run for run in runs if run.config]
-    names = sorted({
-        name
-        for run in known[1:]
-        for name in differences(known[0].config, run.config)
-        if name not in _PLACES
-    })
+    names = sorted(
+        {name for run in known[1:] for name in differences(known[0].config, run.config) if name not in _PLACES}
+    )
     rows = [(name, *(_value(run.config.get(name)) for run in known)) for name in names]
     return _table(("option", *(run.name for run in known)), rows)
 
 
 def _details(runs: Sequence[RunRecord]) -> str:
-    rows = [
-        (run.name, name, _value(value))
-        for run in runs
-        for name, value in sorted(_flat(run.details).items())
-    ]
+    rows = [(run.name, name, _value(value)) for run in runs for name, value in sorted(_flat(run.details).items())]
     return _table(("run", "what", "value"), rows)
 
 

@@ -184,9 +184,7 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(pair for pair in found if not latest.isdigit() or pair[0] <= int(latest))
 
 
-def _changes(
-    iterations: list[int], configs: list[dict[str, Any]], details: list[dict[str, Any]]
-) -> list[Change]:
+def _changes(iterations: list[int], configs: list[dict[str, Any]], details: list[dict[str, Any]]) -> list[Change]:
     """Differences between the options and layouts of successive checkpoints."""
     changes = []
     for index in range(len(iterations) - 1):

@@ -43,9 +43,7 @@ class Field:
 def sections() -> dict[str, type]:
     """Section name -> dataclass, in the order of the tree."""
     hints = typing.get_type_hints(Config)
-    return {
-        f.name: hints[f.name] for f in dataclasses.fields(Config) if dataclasses.is_dataclass(hints[f.name])
-    }
+    return {f.name: hints[f.name] for f in dataclasses.fields(Config) if dataclasses.is_dataclass(hints[f.name])}
 
 
 def all_fields() -> dict[str, Field]:

@@ -108,9 +108,7 @@ def _single(reading: FlagReading, flag: str, words: list[str], *, takes_value: b
     if not takes_value:
         if not words:
             return True
-        reading.problems.append(
-            f"{flag}: takes no value, but was given {' '.join(words)}; write {flag} alone"
-        )
+        reading.problems.append(f"{flag}: takes no value, but was given {' '.join(words)}; write {flag} alone")
         return None
     if len(words) == 1:
         return words[0]

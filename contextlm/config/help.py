@@ -40,8 +40,7 @@ def _program() -> str:
         [
             "Train GPT-2, Pythia, and both with ContextLM's context head.",
             "",
-            "  torchrun --nproc-per-node N pretrain_contextlm.py [--model PRESET] [--config FILE.yaml] "
-            "[flags]",
+            "  torchrun --nproc-per-node N pretrain_contextlm.py [--model PRESET] [--config FILE.yaml] [flags]",
             "",
             "A flag wins over the YAML file, which wins over the preset. Flags are never abbreviated.",
             "",
@@ -51,9 +50,7 @@ def _program() -> str:
                 "--dry-run",
                 "Describe the run (parameters, FLOPs, memory, layout) and start nothing; needs no data.",
             ),
-            _paragraph(
-                "--world-size N", "Number of processes a dry run is for; the smallest that fits if not given."
-            ),
+            _paragraph("--world-size N", "Number of processes a dry run is for; the smallest that fits if not given."),
             _paragraph("--help", "This text."),
         ]
     )

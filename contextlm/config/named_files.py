@@ -31,9 +31,7 @@ def checkpoint_problems(config: Config) -> list[str]:
     if given.finetune and given.load is None:
         problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
     if given.init_backbone_from is not None:
-        problems += _no_checkpoint(
-            "--init-backbone-from", given.init_backbone_from, "give a folder that --save made"
-        )
+        problems += _no_checkpoint("--init-backbone-from", given.init_backbone_from, "give a folder that --save made")
         if not config.context.enabled:
             problems.append(
                 f"--init-backbone-from {given.init_backbone_from}: puts a new context head on a plain "
@@ -42,15 +40,11 @@ def checkpoint_problems(config: Config) -> list[str]:
                 "plain model"
             )
         if given.finetune:
-            problems.append(
-                "--finetune: --init-backbone-from already starts from weights only; keep one of the two"
-            )
+            problems.append("--finetune: --init-backbone-from already starts from weights only; keep one of the two")
     if given.save is not None and os.path.exists(given.save) and not os.path.isdir(given.save):
         problems.append(f"--save {given.save}: is a file; give a folder")
     if given.save_interval is not None and given.save is None:
-        problems.append(
-            f"--save-interval {given.save_interval}: nothing is saved without --save; add --save FOLDER"
-        )
+        problems.append(f"--save-interval {given.save_interval}: nothing is saved without --save; add --save FOLDER")
     return problems
 
 
@@ -103,10 +97,7 @@ def _tokenizer(data: DataConfig) -> list[str]:
     if kind == "ByteTokenizer" and data.eod_token is not None:
         return [f"--eod-token {data.eod_token}: ByteTokenizer's is fixed; drop it"]
     if kind in ("SentencePieceTokenizer", "HuggingFaceTokenizer") and model is None:
-        return [
-            f"--tokenizer-model: missing; {kind} needs its file, e.g. --tokenizer-model tokenizer.json or "
-            "x.model"
-        ]
+        return [f"--tokenizer-model: missing; {kind} needs its file, e.g. --tokenizer-model tokenizer.json or x.model"]
     if model is not None and not os.path.exists(model):
         return [f"--tokenizer-model {model}: not found; give an existing file"]
     return []

@@ -47,8 +47,7 @@ _REFUSED = (
     Refusal("accumulate-allreduce-grads-in-fp32", _YET + " as an option; drop it"),
     Refusal(
         "use-torch-fsdp2 use-megatron-fsdp use-custom-fsdp data-parallel-sharding-strategy",
-        _NOT
-        + "tensor, pipeline and data parallelism with the distributed optimizer cover its sizes; drop it",
+        _NOT + "tensor, pipeline and data parallelism with the distributed optimizer cover its sizes; drop it",
     ),
     Refusal("tp-comm-overlap* userbuffers*", _NOT + "it needs Transformer Engine's user buffers; drop it"),
     Refusal(
@@ -87,9 +86,7 @@ _REFUSED = (
         "start-weight-decay end-weight-decay weight-decay-incr-style",
         _NOT + "weight decay is constant; use --weight-decay",
     ),
-    Refusal(
-        "lr-wsd-decay-style lr-wsd-decay-iters lr-wsd-decay-samples", _YET + "; use --lr-decay-style cosine"
-    ),
+    Refusal("lr-wsd-decay-style lr-wsd-decay-iters lr-wsd-decay-samples", _YET + "; use --lr-decay-style cosine"),
     Refusal("decoupled-lr decoupled-min-lr", _NOT + "every parameter has the same learning rate; use --lr"),
     Refusal("lr-warmup-init", _NOT + "warm-up starts at 0; drop it", ("0", "0.0")),
     # Data and tokenizers
@@ -103,9 +100,7 @@ _REFUSED = (
         _YET + "; use --tokenizer-type HuggingFaceTokenizer --tokenizer-model tokenizer.json",
     ),
     Refusal("mock-data", _YET + "; make a small dataset with tools/preprocess_data.py"),
-    Refusal(
-        "dataloader-type", _NOT + "samples come in one order fixed by data and --seed; drop it", ("single",)
-    ),
+    Refusal("dataloader-type", _NOT + "samples come in one order fixed by data and --seed; drop it", ("single",)),
     Refusal(
         "data-cache-path num-dataset-builder-threads num-workers no-mmap-bin-files "
         "no-create-attention-mask-in-dataloader",
@@ -138,9 +133,7 @@ _REFUSED = (
     # Layers
     Refusal("use-mcore-models", _NOT + "megatron-core layers are always on; drop it"),
     Refusal("use-legacy-models", _NOT + "only megatron-core layers are used; drop it"),
-    Refusal(
-        "swiglu squared-relu quick-geglu", _NOT + "GPT-2 and Pythia use GELU; use --gelu tanh or --gelu erf"
-    ),
+    Refusal("swiglu squared-relu quick-geglu", _NOT + "GPT-2 and Pythia use GELU; use --gelu tanh or --gelu erf"),
     Refusal("normalization", _NOT + "GPT-2 and Pythia use LayerNorm; drop it", ("LayerNorm",)),
     Refusal("apply-layernorm-1p", _NOT + "GPT-2 and Pythia use plain LayerNorm; drop it"),
     Refusal(
@@ -152,9 +145,7 @@ _REFUSED = (
         "disable-bias-linear add-qkv-bias qk-layernorm",
         _NOT + "GPT-2's and Pythia's layers are fixed; drop it",
     ),
-    Refusal(
-        "use-rotary-position-embeddings", _NOT + "there is one spelling; use --position-embedding-type rope"
-    ),
+    Refusal("use-rotary-position-embeddings", _NOT + "there is one spelling; use --position-embedding-type rope"),
     Refusal("no-position-embedding", _NOT + "there is one spelling; use --position-embedding-type rope"),
     Refusal(
         "use-rope-scaling rotary-scaling-factor rotary-seq-len-interpolation-factor window-size",
@@ -177,9 +168,7 @@ _REFUSED = (
         "multi-latent-attention q-lora-rank kv-lora-rank",
         _NOT + "GPT-2 and Pythia use multi-head attention; drop it",
     ),
-    Refusal(
-        "mtp-*", _NOT + "the context head takes the place of multi-token prediction; use --context-chunk-size"
-    ),
+    Refusal("mtp-*", _NOT + "the context head takes the place of multi-token prediction; use --context-chunk-size"),
     Refusal("rl-* perform-rl-step", _NOT + "it only pretrains; drop it"),
     Refusal("vision-* img-h img-w num-classes patch-dim", _NOT + "it trains on text only; drop it"),
     Refusal(

@@ -91,15 +91,11 @@ def _resolve(fields: Mapping[str, Field], flags: FlagReading, problems: list[str
     return build(values, preset_name), {fields[field_name].flag for field_name in bad}
 
 
-def _world_size(
-    flags: FlagReading, environ: Mapping[str, str], dry_run: bool, problems: list[str]
-) -> int | None:
+def _world_size(flags: FlagReading, environ: Mapping[str, str], dry_run: bool, problems: list[str]) -> int | None:
     """Processes of the run: `--world-size` in a dry run, else torchrun's, else one (dry run: not said)."""
     given = flags.program.get("world-size")
     if given is not None and not dry_run:
-        problems.append(
-            f"--world-size {given}: only with --dry-run; a run has as many processes as torchrun starts"
-        )
+        problems.append(f"--world-size {given}: only with --dry-run; a run has as many processes as torchrun starts")
     elif given is not None:
         if re.fullmatch("[1-9][0-9]*", str(given)):
             return int(str(given))
@@ -113,6 +109,4 @@ def _world_size(
 
 def _not_about(bad_flags: set[str], problems: list[str]) -> list[str]:
     """Drop what was concluded from a default that stands in for a bad value: it would mislead."""
-    return [
-        problem for problem in problems if not bad_flags.intersection(re.findall(r"--[a-z0-9-]+", problem))
-    ]
+    return [problem for problem in problems if not bad_flags.intersection(re.findall(r"--[a-z0-9-]+", problem))]

@@ -49,9 +49,7 @@ class ModelConfig:
     make_vocab_size_divisible_by: int = option(
         128, "The embedding table is padded to a multiple of this times the tensor-parallel size.", minimum=1
     )
-    hidden_dropout: float = option(
-        0.0, "Dropout after embedding, attention and MLP.", minimum=0, maximum=0.99
-    )
+    hidden_dropout: float = option(0.0, "Dropout after embedding, attention and MLP.", minimum=0, maximum=0.99)
     attention_dropout: float = option(0.0, "Dropout on attention probabilities.", minimum=0, maximum=0.99)
     init_method: str = option(
         "normal",
@@ -61,8 +59,7 @@ class ModelConfig:
     init_method_std: float = option(0.02, "Standard deviation of normal initial weights.", above=0)
     output_layer_init_method: str = option(
         "scaled_normal",
-        "Initial residual projections: scaled_normal, std / sqrt(2 layers), or wang_init, 2 / (layers "
-        "sqrt(hidden)).",
+        "Initial residual projections: scaled_normal, std / sqrt(2 layers), or wang_init, 2 / (layers sqrt(hidden)).",
         choices=("scaled_normal", "wang_init"),
     )
     transformer_impl: str = option(
@@ -91,9 +88,7 @@ class ModelConfig:
 class ContextConfig:
     """The context head (docs/method.md): chunk size 0 leaves the plain backbone."""
 
-    context_chunk_size: int = option(
-        0, "Tokens pooled into one context embedding; 0 = no context head.", minimum=0
-    )
+    context_chunk_size: int = option(0, "Tokens pooled into one context embedding; 0 = no context head.", minimum=0)
     context_predictor_layers: int = option(2, "Causal layers over chunks; 0 = pooling only.", minimum=0)
     context_encoder_layers: int | None = option(
         None, "Layers of the token encoder, before the head; half of the layers if not given.", minimum=0
@@ -107,9 +102,7 @@ class ContextConfig:
         "norm_add norm(h) + norm(p).",
         choices=("gated", "gated_channel", "add", "norm_add"),
     )
-    context_shift: bool = option(
-        True, "The last token of a chunk already receives the next chunk's prediction."
-    )
+    context_shift: bool = option(True, "The last token of a chunk already receives the next chunk's prediction.")
     context_stop_gradient: bool = option(False, "No gradient from the predictor into the token encoder.")
     context_control: str = option(
         "none",
@@ -152,9 +145,7 @@ class TrainingConfig:
         None, "Samples per optimizer step; micro-batch size x data-parallel size if not given.", minimum=1
     )
     train_iters: int | None = option(None, "Optimizer steps of the whole run.", minimum=0)
-    exit_interval: int | None = option(
-        None, "Save and exit when the iteration is a multiple of this.", minimum=1
-    )
+    exit_interval: int | None = option(None, "Save and exit when the iteration is a multiple of this.", minimum=1)
     eval_interval: int = option(1000, "Iterations between evaluations.", minimum=1)
     eval_iters: int = option(100, "Global batches per evaluation, at most one pass; 0 = none.", minimum=0)
     seed: int = option(1234, "Seed of weights, dropout and data order.", minimum=0)
@@ -168,17 +159,13 @@ class OptimizerConfig:
     lr: float = option(6e-4, "Peak learning rate.", above=0)
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", minimum=0)
     lr_decay_style: str = option("cosine", "Shape of the decay.", choices=("cosine", "linear", "constant"))
-    lr_decay_iters: int | None = option(
-        None, "Iterations until --min-lr; --train-iters if not given.", minimum=1
-    )
+    lr_decay_iters: int | None = option(None, "Iterations until --min-lr; --train-iters if not given.", minimum=1)
     lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", minimum=0)
     weight_decay: float = option(0.1, "AdamW weight decay; never on biases, norms and the gate.", minimum=0)
     adam_beta1: float = option(0.9, "AdamW beta 1.", minimum=0, maximum=0.999999)
     adam_beta2: float = option(0.95, "AdamW beta 2.", minimum=0, maximum=0.999999)
     adam_eps: float = option(1e-8, "AdamW epsilon.", above=0)
-    clip_grad: float = option(
-        1.0, "Global gradient norm above which gradients are scaled down; 0 = off.", minimum=0
-    )
+    clip_grad: float = option(1.0, "Global gradient norm above which gradients are scaled down; 0 = off.", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +174,7 @@ class DataConfig:
 
     data_path: tuple[str, ...] = option(
         (),
-        "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix "
-        "...",
+        "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix ...",
     )
     split: str = option("969,30,1", "Documents for training, validation, test: three non-negative numbers.")
     tokenizer_type: str | None = option(
@@ -197,9 +183,7 @@ class DataConfig:
         choices=("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer"),
     )
     tokenizer_model: str | None = option(None, "Tokenizer file (.model or tokenizer.json) or folder.")
-    eod_token: str | None = option(
-        None, "Text of the end-of-document token, where the tokenizer does not say."
-    )
+    eod_token: str | None = option(None, "Text of the end-of-document token, where the tokenizer does not say.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +194,7 @@ class CheckpointConfig:
     load: str | None = option(
         None, "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh."
     )
-    save_interval: int | None = option(
-        None, "Iterations between checkpoints; the end is always saved.", minimum=1
-    )
+    save_interval: int | None = option(None, "Iterations between checkpoints; the end is always saved.", minimum=1)
     finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
     init_backbone_from: str | None = option(
         None, "A plain checkpoint whose weights become the backbone under a new context head."
@@ -267,9 +249,7 @@ class Config:
     def global_batch_size(self, world_size: int) -> int:
         """Samples per optimizer step."""
         given = self.training.global_batch_size
-        return (
-            self.training.micro_batch_size * self.data_parallel_size(world_size) if given is None else given
-        )
+        return self.training.micro_batch_size * self.data_parallel_size(world_size) if given is None else given
 
     def num_microbatches(self, world_size: int) -> int:
         """Forward passes of one data-parallel rank per optimizer step."""

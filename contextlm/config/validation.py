@@ -66,8 +66,7 @@ def _context(config: Config) -> list[str]:
     context, problems = config.context, []
     if context.context_control != "none":
         problems.append(
-            f"--context-control {context.context_control}: only at evaluation (tools/evaluate.py); drop it "
-            "for training"
+            f"--context-control {context.context_control}: only at evaluation (tools/evaluate.py); drop it for training"
         )
     if context.enabled and config.encoder_layers >= config.model.num_layers:
         problems.append(
@@ -89,14 +88,11 @@ def _parallel(config: Config, world_size: int) -> list[str]:
     undivided = [f"{flag} {size}" for flag, size in shared.items() if size % tensor]
     if undivided:
         near = nearest_numbers(tensor, divisors(*shared.values()))
-        problems.append(
-            f"--tensor-model-parallel-size {tensor}: does not divide {' and '.join(undivided)}; use {near}"
-        )
+        problems.append(f"--tensor-model-parallel-size {tensor}: does not divide {' and '.join(undivided)}; use {near}")
     if model.num_layers % pipeline:
         near = nearest_numbers(pipeline, divisors(model.num_layers))
         problems.append(
-            f"--pipeline-model-parallel-size {pipeline}: does not divide --num-layers {model.num_layers}; "
-            f"use {near}"
+            f"--pipeline-model-parallel-size {pipeline}: does not divide --num-layers {model.num_layers}; use {near}"
         )
     if world_size % parallel.model_parallel_size:
         below = world_size // parallel.model_parallel_size * parallel.model_parallel_size
@@ -133,9 +129,7 @@ def _batch(config: Config, world_size: int) -> list[str]:
 def _schedule(config: Config) -> list[str]:
     optimizer, problems = config.optimizer, []
     if optimizer.min_lr > optimizer.lr:
-        problems.append(
-            f"--min-lr {optimizer.min_lr:g}: above --lr {optimizer.lr:g}; use at most {optimizer.lr:g}"
-        )
+        problems.append(f"--min-lr {optimizer.min_lr:g}: above --lr {optimizer.lr:g}; use at most {optimizer.lr:g}")
     decays = optimizer.lr_decay_iters or config.training.train_iters
     if decays is not None and 0 < decays <= optimizer.lr_warmup_iters:
         name = "--lr-decay-iters" if optimizer.lr_decay_iters else "--train-iters"
@@ -155,12 +149,9 @@ def _missing(config: Config) -> list[str]:
         problems.append("--data-path: missing; give a dataset prefix made by tools/preprocess_data.py")
     if config.data.tokenizer_type is None:
         problems.append(
-            "--tokenizer-type: missing; give the one the data was made with, e.g. --tokenizer-type "
-            "ByteTokenizer"
+            "--tokenizer-type: missing; give the one the data was made with, e.g. --tokenizer-type ByteTokenizer"
         )
     wants_te = config.model.transformer_impl == "transformer_engine"
     if wants_te and importlib.util.find_spec("transformer_engine") is None:
-        problems.append(
-            "--transformer-impl transformer_engine: it is not installed here; use --transformer-impl auto"
-        )
+        problems.append("--transformer-impl transformer_engine: it is not installed here; use --transformer-impl auto")
     return problems

@@ -60,9 +60,7 @@ def _checked(field: Field, value: Any, where: str) -> Any:
         known = refused_value(field.name, value)
         near = nearest_name(value, field.choices)
         hint = f" (did you mean {near}?)" if near else ""
-        raise UserError(
-            f"{where}: {known}" if known else f"{where}: {value!r} is not {_expected(field)}{hint}"
-        )
+        raise UserError(f"{where}: {known}" if known else f"{where}: {value!r} is not {_expected(field)}{hint}")
     if field.kind not in (int, float):
         return value
     low = field.minimum is not None and value < field.minimum

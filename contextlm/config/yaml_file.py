@@ -59,22 +59,15 @@ def dump(config: Config, *, compact: bool = False) -> str:
     tree: dict[str, Any] = {"preset": config.preset}
     for section in sections():
         part = dataclasses.asdict(getattr(config, section))
-        tree[section] = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in part.items()
-        }
+        tree[section] = {name: list(value) if isinstance(value, tuple) else value for name, value in part.items()}
     if not compact:
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     flows = {
-        key: yaml.safe_dump(
-            part, sort_keys=False, default_flow_style=True, width=_WIDTH, allow_unicode=True
-        ).strip()
+        key: yaml.safe_dump(part, sort_keys=False, default_flow_style=True, width=_WIDTH, allow_unicode=True).strip()
         for key, part in tree.items()
         if isinstance(part, dict)
     }
-    return (
-        "\n".join([f"preset: {config.preset or 'null'}", *(f"{key}: {flow}" for key, flow in flows.items())])
-        + "\n"
-    )
+    return "\n".join([f"preset: {config.preset or 'null'}", *(f"{key}: {flow}" for key, flow in flows.items())]) + "\n"
 
 
 def read_yaml(path: str | Path, fields: Mapping[str, Field]) -> YamlReading:
@@ -86,20 +79,14 @@ def read_yaml(path: str | Path, fields: Mapping[str, Field]) -> YamlReading:
         problems = _repeated_keys(text, path)
         tree = yaml.safe_load(text)
     except OSError as error:
-        return unreadable._replace(
-            problems=[f"--config {path}: {error.strerror}; give an existing YAML file"]
-        )
+        return unreadable._replace(problems=[f"--config {path}: {error.strerror}; give an existing YAML file"])
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return unreadable._replace(
-            problems=[f"--config {path}: not valid YAML: {' '.join(str(error).split())}"]
-        )
+        return unreadable._replace(problems=[f"--config {path}: not valid YAML: {' '.join(str(error).split())}"])
     reading.problems.extend(problems)
     if tree is None:
         return reading
     if not isinstance(tree, dict):
-        return unreadable._replace(
-            problems=[f"--config {path}: holds no keys; write lines such as `num_layers: 4`"]
-        )
+        return unreadable._replace(problems=[f"--config {path}: holds no keys; write lines such as `num_layers: 4`"])
     names = [str(node) for key in ("preset", "model") if isinstance(node := tree.get(key), str)]
     if len(names) > 1:
         reading.problems.append(f"{path}: the preset is given twice ({' and '.join(names)}); keep one")
@@ -149,9 +136,7 @@ def _note_unknown(reading: YamlReading, fields: Mapping[str, Field], name: str, 
     known, why = refused_flag(name.replace("_", "-"), [str(raw)])
     if not known:
         near = nearest_name(name, [*fields, *sections(), "preset"])
-        reading.problems.append(
-            f"{where}: unknown key; " + (f"did you mean {near}?" if near else "see --help")
-        )
+        reading.problems.append(f"{where}: unknown key; " + (f"did you mean {near}?" if near else "see --help"))
     elif why is not None and raw not in (False, None):
         reading.problems.append(f"{where}: {raw!r}: {why}")
 

@@ -28,9 +28,7 @@ def parse_blend(tokens: Sequence[str]) -> list[tuple[float | None, str]]:
         weights: list[float | None] = [1.0 if len(tokens) == 1 else None] * len(tokens)
         prefixes = list(tokens)
     else:
-        problems = [
-            problem for place, token in enumerate(tokens) if (problem := _misplaced(place, token, tokens))
-        ]
+        problems = [problem for place, token in enumerate(tokens) if (problem := _misplaced(place, token, tokens))]
         prefixes = list(tokens[1::2])
         if len(tokens) % 2:
             problems = problems or [f"--data-path: the last weight, {tokens[-1]}, has no prefix after it"]
@@ -57,9 +55,7 @@ def parse_split(text: str) -> tuple[float, float, float]:
     words = text.split(",")
     if len(words) != 3:
         raise UserError(f"--split {text}: {len(words)} numbers; {remedy}")
-    bad = [
-        word for word in words if not _is_number(word) or not math.isfinite(float(word)) or float(word) < 0
-    ]
+    bad = [word for word in words if not _is_number(word) or not math.isfinite(float(word)) or float(word) < 0]
     if bad:
         raise UserError(f"--split {text}: {bad[0]!r} is not a non-negative number; {remedy}")
     shares = [float(word) for word in words]
@@ -81,9 +77,8 @@ def _misplaced(place: int, token: str, tokens: Sequence[str]) -> str | None:
     """What is wrong with one word of a weighted blend, if anything."""
     if place % 2:
         if _is_number(token):
-            return (
-                f"--data-path: {token} stands where a prefix is expected, after weight {tokens[place - 1]}"
-                + (f"; write ./{token} if a dataset has that name")
+            return f"--data-path: {token} stands where a prefix is expected, after weight {tokens[place - 1]}" + (
+                f"; write ./{token} if a dataset has that name"
             )
         return None
     if not _is_number(token):
@@ -96,6 +91,5 @@ def _misplaced(place: int, token: str, tokens: Sequence[str]) -> str | None:
 def _duplicates(prefixes: Sequence[str]) -> list[str]:
     twice = sorted({prefix for prefix in prefixes if list(prefixes).count(prefix) > 1})
     return [
-        f"--data-path: {prefix} is given more than once; give it once, with the sum of its weights"
-        for prefix in twice
+        f"--data-path: {prefix} is given more than once; give it once, with the sum of its weights" for prefix in twice
     ]

@@ -94,9 +94,7 @@ class BlendedSamples:
 
 def _huffman(weights: Sequence[Fraction]) -> _Tree:
     """Join the two lightest again and again; equal weights in the order given."""
-    heap: list[tuple[Fraction, int, _Tree]] = [
-        (weight, number, number) for number, weight in enumerate(weights)
-    ]
+    heap: list[tuple[Fraction, int, _Tree]] = [(weight, number, number) for number, weight in enumerate(weights)]
     heapq.heapify(heap)
     for number in range(len(weights), 2 * len(weights) - 1):
         light, _, right = heapq.heappop(heap)

@@ -76,9 +76,7 @@ def encode_batch(settings: EncodingSettings, batch: LineBatch) -> EncodedBatch:
             documents.append(encoder.encode_line(line))
         except UnusableLine as error:
             rejects.append(Reject(batch.path, number, str(error)))
-    texts = [
-        encoder.join([document[key] for document in documents]) for key in range(len(settings.json_keys))
-    ]
+    texts = [encoder.join([document[key] for document in documents]) for key in range(len(settings.json_keys))]
     return EncodedBatch(texts, rejects, batch.num_bytes)
 
 

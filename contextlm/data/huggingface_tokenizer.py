@@ -32,16 +32,12 @@ class HuggingFaceTokenizer(Tokenizer):
 
         path = model / "tokenizer.json" if model.is_dir() else model
         if not path.is_file():
-            raise UserError(
-                f"--tokenizer-model {model}: no such file; give a tokenizer.json or a folder with one"
-            )
+            raise UserError(f"--tokenizer-model {model}: no such file; give a tokenizer.json or a folder with one")
         self._json = path.read_bytes()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(self._json.decode())
         except Exception as error:  # The library raises bare Exception.
-            raise UserError(
-                f"--tokenizer-model {path}: not a tokenizer.json of `tokenizers` ({error})"
-            ) from None
+            raise UserError(f"--tokenizer-model {path}: not a tokenizer.json of `tokenizers` ({error})") from None
         # The file may carry the settings of somebody's batches: they would cut or pad documents.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -49,9 +45,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.eod = self._tokenizer.token_to_id(self.eod_token)
         if self.eod is None:
             raise UserError(f"end-of-document token {self.eod_token!r} is not in {path}: set --eod-token")
-        self._tokenizer.add_special_tokens(
-            [tokenizers.AddedToken(self.eod_token, special=True, normalized=False)]
-        )
+        self._tokenizer.add_special_tokens([tokenizers.AddedToken(self.eod_token, special=True, normalized=False)])
         self._tokenizer.encode_special_tokens = True  # Special text in a document is ordinary text.
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         self.fingerprint = fingerprint(self.kind, [self._json])
@@ -62,11 +56,7 @@ class HuggingFaceTokenizer(Tokenizer):
         added = self._tokenizer.get_added_tokens_decoder()
         # The unknown token is an honest answer to a character outside the vocabulary, not a forgery.
         unknown = getattr(self._tokenizer.model, "unk_token", None)
-        return {
-            token: entry.content
-            for token, entry in added.items()
-            if entry.special and entry.content != unknown
-        }
+        return {token: entry.content for token, entry in added.items() if entry.special and entry.content != unknown}
 
     def _usual_eod(self, path: Path) -> str:
         special = set(self._special_tokens().values())
@@ -127,7 +117,5 @@ def _configured_eos(folder: Path) -> str | None:
     try:
         entry = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
     except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a JSON object ({error}); mend or remove it, or set --eod-token"
-        ) from None
+        raise UserError(f"{path}: not a JSON object ({error}); mend or remove it, or set --eod-token") from None
     return entry.get("content") if isinstance(entry, dict) else entry

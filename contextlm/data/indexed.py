@@ -53,9 +53,7 @@ class IndexedDataset:
                 "copy it again or run tools/preprocess_data.py again"
             )
         # An empty file cannot be mapped.
-        self._tokens = (
-            np.memmap(f"{self.prefix}.bin", dtype=self.dtype, mode="r") if found else np.empty(0, self.dtype)
-        )
+        self._tokens = np.memmap(f"{self.prefix}.bin", dtype=self.dtype, mode="r") if found else np.empty(0, self.dtype)
 
     def _check_index(self, offsets: np.ndarray) -> None:
         """The three tables must describe sequences that lie one after the other, in documents in order."""
@@ -69,9 +67,7 @@ class IndexedDataset:
             and not np.any(np.diff(starts) < 0)
         )
         if not sound:
-            raise UserError(
-                f"{self.prefix}.idx is damaged: its tables contradict each other; make the dataset again"
-            )
+            raise UserError(f"{self.prefix}.idx is damaged: its tables contradict each other; make the dataset again")
 
     @cached_property
     def document_bounds(self) -> np.ndarray:
@@ -153,7 +149,5 @@ def _read_header(prefix: str) -> tuple[np.dtype, int, int]:
     expected = layout.index_size(num_sequences, starts - 1)
     if starts < 1 or found != expected:
         state = "truncated" if found < expected else "damaged"
-        raise UserError(
-            f"{path} is {state}: {expected} bytes expected, {found} found; make the dataset again"
-        )
+        raise UserError(f"{path} is {state}: {expected} bytes expected, {found} found; make the dataset again")
     return layout.TOKEN_TYPES[code], num_sequences, starts - 1

@@ -64,9 +64,7 @@ class IndexedWriter:
             lengths: tokens of each of its sequences; one sequence of all tokens if not given.
         """
         lengths = ([len(ids)] if len(ids) else []) if lengths is None else lengths
-        self.add_documents(
-            np.asarray(ids, dtype=np.int64), np.asarray(lengths, np.int64), np.asarray([len(lengths)])
-        )
+        self.add_documents(np.asarray(ids, dtype=np.int64), np.asarray(lengths, np.int64), np.asarray([len(lengths)]))
 
     def add_documents(self, ids: np.ndarray, lengths: np.ndarray, sequences: np.ndarray) -> None:
         """Append several documents.
@@ -81,16 +79,12 @@ class IndexedWriter:
             ValueError: the three do not fit together.
         """
         if lengths.sum() != len(ids) or sequences.sum() != len(lengths):
-            raise ValueError(
-                f"{len(ids)} tokens, lengths {lengths.sum()}, {len(lengths)} sequences, {sequences.sum()}"
-            )
+            raise ValueError(f"{len(ids)} tokens, lengths {lengths.sum()}, {len(lengths)} sequences, {sequences.sum()}")
         if len(ids):
             low, high = int(ids.min()), int(ids.max())
             if low < 0 or high >= self.vocab_size:
                 wrong = low if low < 0 else high
-                raise UserError(
-                    f"{self.prefix}: token id {wrong} is outside the vocabulary of {self.vocab_size}"
-                )
+                raise UserError(f"{self.prefix}: token id {wrong} is outside the vocabulary of {self.vocab_size}")
             if lengths.max() > MAX_SEQUENCE_LENGTH:
                 raise UserError(f"{self.prefix}: a document of {lengths.max()} tokens is too long; split it")
             self.max_token_id = max(self.max_token_id, high)

@@ -42,9 +42,7 @@ def check_inputs(paths: Sequence[str]) -> int:
     for path in paths:
         suffix = Path(path).suffix
         if path == "-":
-            problems.append(
-                "--input -: reading from stdin is not supported yet; write the documents to a .jsonl file"
-            )
+            problems.append("--input -: reading from stdin is not supported yet; write the documents to a .jsonl file")
         elif suffix in NOT_YET:
             problems.append(f"--input {path}: {suffix} files are not supported yet; convert it to .jsonl")
         elif suffix not in READABLE:

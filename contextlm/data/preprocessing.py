@@ -71,9 +71,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def preprocess(
-    options: PreprocessingOptions, report: Callable[[Progress], None] = lambda _: None
-) -> Progress:
+def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None] = lambda _: None) -> Progress:
     """Write one dataset for each key; either all of them appear or none.
 
     Args:
@@ -92,8 +90,7 @@ def preprocess(
     rejects: list[Reject] = []
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size))
-            for key in options.json_keys
+            stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size)) for key in options.json_keys
         ]
         for batch in _encoded_batches(settings, options):
             if batch.rejects and options.on_error == "stop":
@@ -158,8 +155,7 @@ def _encoded_batches(settings: EncodingSettings, options: PreprocessingOptions) 
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise UserError(
-            f"--workers {options.workers}: a worker process died, most often for want of memory; "
-            "use fewer workers"
+            f"--workers {options.workers}: a worker process died, most often for want of memory; use fewer workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -167,8 +163,7 @@ def _encoded_batches(settings: EncodingSettings, options: PreprocessingOptions) 
 
 def _unusable(reject: Reject) -> UserError:
     return UserError(
-        f"{reject.path}:{reject.line}: {reject.reason}; mend the line, or pass --on-error skip "
-        "to leave out such lines"
+        f"{reject.path}:{reject.line}: {reject.reason}; mend the line, or pass --on-error skip to leave out such lines"
     )
 
 

@@ -51,9 +51,7 @@ class ProgressDisplay:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.total_bytes)
             self._bar.update(self._task, completed=progress.read_bytes, description=describe(progress))
-        elif (
-            progress.documents >= self._next_document and time.monotonic() - self._last_line >= PLAIN_SECONDS
-        ):
+        elif progress.documents >= self._next_document and time.monotonic() - self._last_line >= PLAIN_SECONDS:
             self._next_document = progress.documents + self._log_interval
             self._last_line = time.monotonic()
             share = 100 * progress.read_bytes / max(1, progress.total_bytes)

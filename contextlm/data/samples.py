@@ -76,9 +76,7 @@ class EpochSamples:
         documents = _permutation(len(self._bounds) - 1, self._seed, number, purpose=0)
         lengths = np.diff(self._bounds)[documents]
         starts = np.cumsum(lengths) - lengths
-        return _Epoch(
-            number, documents, starts, _permutation(self.samples_per_epoch, self._seed, number, purpose=1)
-        )
+        return _Epoch(number, documents, starts, _permutation(self.samples_per_epoch, self._seed, number, purpose=1))
 
     def _read(self, epoch: _Epoch, begin: int) -> np.ndarray:
         """The seq_length + 1 tokens of an epoch's stream from position `begin` on."""

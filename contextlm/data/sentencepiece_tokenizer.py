@@ -62,9 +62,7 @@ class SentencePieceTokenizer(Tokenizer):
         for token in range(self.vocab_size):
             if sp.is_byte(token):
                 lengths[token] = 1
-            elif not (
-                sp.is_control(token) or sp.is_unknown(token) or sp.is_unused(token) or token == self.eod
-            ):
+            elif not (sp.is_control(token) or sp.is_unknown(token) or sp.is_unused(token) or token == self.eod):
                 lengths[token] = len(sp.id_to_piece(token).replace(SPACE, " ").encode())
         return lengths
 

@@ -56,9 +56,7 @@ def read_sidecar(prefix: str) -> Sidecar | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         sidecar = Sidecar(**{field.name: content[field.name] for field in dataclasses.fields(Sidecar)})
-        if not all(
-            isinstance(value, (int, str)) for value in (sidecar.max_token_id, sidecar.tokenizer_fingerprint)
-        ):
+        if not all(isinstance(value, (int, str)) for value in (sidecar.max_token_id, sidecar.tokenizer_fingerprint)):
             raise TypeError("a field has the wrong type")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -43,9 +43,7 @@ def train_sentencepiece(
 
     problems = []
     if vocab_size < MIN_VOCAB_SIZE:
-        problems.append(
-            f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes"
-        )
+        problems.append(f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes")
     if model_type not in MODEL_TYPES:
         problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
     try:

@@ -51,9 +51,7 @@ def continuation(
         yield token
 
 
-def _draw(
-    logits_V: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator
-) -> int:
+def _draw(logits_V: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator) -> int:
     """One token id."""
     if temperature == 0:
         return int(logits_V.argmax())

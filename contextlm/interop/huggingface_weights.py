@@ -33,15 +33,11 @@ def from_huggingface(
         UserError: a weight is absent or has no place, or GPT-2's output layer is not its embedding.
     """
     given = {
-        _name_in_file(model_type, name): value
-        for name, value in weights.items()
-        if not _CONSTANTS.fullmatch(name)
+        _name_in_file(model_type, name): value for name, value in weights.items() if not _CONSTANTS.fullmatch(name)
     }
     tied = given.pop("lm_head.weight", None)
     if tied is not None and not torch.equal(tied, given.get("transformer.wte.weight", tied)):
-        raise UserError(
-            "lm_head.weight differs from transformer.wte.weight: an untied GPT-2 has no place here"
-        )
+        raise UserError("lm_head.weight differs from transformer.wte.weight: an untied GPT-2 has no place here")
     names = weight_names(model_type, num_layers)
     _check({name.huggingface for name in names}, set(given))
     return {name.ours: _to_ours(given[name.huggingface], name, num_attention_heads) for name in names}

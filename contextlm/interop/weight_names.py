@@ -60,9 +60,7 @@ TABLES: dict[str, tuple[WeightName, ...]] = {
         WeightName(f"{_GPT2_LAYER}.ln_2.bias", f"{_OUR_LAYER}.mlp.linear_fc1.layer_norm_bias"),
         WeightName(f"{_GPT2_LAYER}.mlp.c_fc.weight", f"{_OUR_LAYER}.mlp.linear_fc1.weight", transposed=True),
         WeightName(f"{_GPT2_LAYER}.mlp.c_fc.bias", f"{_OUR_LAYER}.mlp.linear_fc1.bias"),
-        WeightName(
-            f"{_GPT2_LAYER}.mlp.c_proj.weight", f"{_OUR_LAYER}.mlp.linear_fc2.weight", transposed=True
-        ),
+        WeightName(f"{_GPT2_LAYER}.mlp.c_proj.weight", f"{_OUR_LAYER}.mlp.linear_fc2.weight", transposed=True),
         WeightName(f"{_GPT2_LAYER}.mlp.c_proj.bias", f"{_OUR_LAYER}.mlp.linear_fc2.bias"),
         WeightName("transformer.ln_f.weight", "decoder.final_layernorm.weight"),
         WeightName("transformer.ln_f.bias", "decoder.final_layernorm.bias"),
@@ -73,26 +71,16 @@ TABLES: dict[str, tuple[WeightName, ...]] = {
             f"{_NEOX_LAYER}.input_layernorm.weight",
             f"{_OUR_LAYER}.self_attention.linear_qkv.layer_norm_weight",
         ),
-        WeightName(
-            f"{_NEOX_LAYER}.input_layernorm.bias", f"{_OUR_LAYER}.self_attention.linear_qkv.layer_norm_bias"
-        ),
+        WeightName(f"{_NEOX_LAYER}.input_layernorm.bias", f"{_OUR_LAYER}.self_attention.linear_qkv.layer_norm_bias"),
         WeightName(
             f"{_NEOX_LAYER}.attention.query_key_value.weight",
             f"{_OUR_LAYER}.self_attention.linear_qkv.weight",
         ),
-        WeightName(
-            f"{_NEOX_LAYER}.attention.query_key_value.bias", f"{_OUR_LAYER}.self_attention.linear_qkv.bias"
-        ),
-        WeightName(
-            f"{_NEOX_LAYER}.attention.dense.weight", f"{_OUR_LAYER}.self_attention.linear_proj.weight"
-        ),
+        WeightName(f"{_NEOX_LAYER}.attention.query_key_value.bias", f"{_OUR_LAYER}.self_attention.linear_qkv.bias"),
+        WeightName(f"{_NEOX_LAYER}.attention.dense.weight", f"{_OUR_LAYER}.self_attention.linear_proj.weight"),
         WeightName(f"{_NEOX_LAYER}.attention.dense.bias", f"{_OUR_LAYER}.self_attention.linear_proj.bias"),
-        WeightName(
-            f"{_NEOX_LAYER}.post_attention_layernorm.weight", f"{_OUR_LAYER}.mlp.linear_fc1.layer_norm_weight"
-        ),
-        WeightName(
-            f"{_NEOX_LAYER}.post_attention_layernorm.bias", f"{_OUR_LAYER}.mlp.linear_fc1.layer_norm_bias"
-        ),
+        WeightName(f"{_NEOX_LAYER}.post_attention_layernorm.weight", f"{_OUR_LAYER}.mlp.linear_fc1.layer_norm_weight"),
+        WeightName(f"{_NEOX_LAYER}.post_attention_layernorm.bias", f"{_OUR_LAYER}.mlp.linear_fc1.layer_norm_bias"),
         WeightName(f"{_NEOX_LAYER}.mlp.dense_h_to_4h.weight", f"{_OUR_LAYER}.mlp.linear_fc1.weight"),
         WeightName(f"{_NEOX_LAYER}.mlp.dense_h_to_4h.bias", f"{_OUR_LAYER}.mlp.linear_fc1.bias"),
         WeightName(f"{_NEOX_LAYER}.mlp.dense_4h_to_h.weight", f"{_OUR_LAYER}.mlp.linear_fc2.weight"),
@@ -118,7 +106,6 @@ def weight_names(model_type: str, num_layers: int) -> list[WeightName]:
     for row in TABLES[model_type]:
         layers = range(num_layers) if "{layer}" in row.ours else (None,)
         names += [
-            row._replace(huggingface=row.huggingface.format(layer=i), ours=row.ours.format(layer=i))
-            for i in layers
+            row._replace(huggingface=row.huggingface.format(layer=i), ours=row.ours.format(layer=i)) for i in layers
         ]
     return names

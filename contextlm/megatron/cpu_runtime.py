@@ -165,7 +165,9 @@ def install() -> None:
     random._get_cuda_rng_state = _get_rng_state
     random._set_cuda_rng_state = _set_rng_state
     # The tracker expects that forking CUDA's generator leaves the CPU's alone; here they are one.
-    logging.getLogger(random.__name__).addFilter(lambda record: not record.getMessage().startswith("CPU RNG state changed"))
+    logging.getLogger(random.__name__).addFilter(
+        lambda record: not record.getMessage().startswith("CPU RNG state changed")
+    )
     module = importlib.import_module("megatron.core.transformer.module")
     # These tuples were built from torch.cuda's types when the module was imported.
     module._FLOAT_TYPES, module._HALF_TYPES = (torch.FloatTensor,), (torch.HalfTensor,)

@@ -67,9 +67,7 @@ def _block_spec(
     if config.context.enabled and 0 <= index < len(layers):
         layers[index] = ModuleSpec(
             module=(
-                ParallelResidualLayerWithContext
-                if config.model.parallel_residual
-                else TransformerLayerWithContext
+                ParallelResidualLayerWithContext if config.model.parallel_residual else TransformerLayerWithContext
             ),
             submodules=plain.submodules,
             params={"context": config.context, "predictor_layer": plain, "norm": backend.layer_norm()},

@@ -75,9 +75,7 @@ class ContextHead(MegatronModule):
             prediction_CBH = self.predictor(context_CBH, attention_mask=None, rotary_pos_emb=angles)
         if not self.training and self.context.context_control != "none":
             prediction_CBH = control(self.context.context_control, prediction_CBH, context_CBH)
-        return self._fuse(
-            hidden_SBH, spread(prediction_CBH, hidden_SBH.shape[0], width, self.context.context_shift)
-        )
+        return self._fuse(hidden_SBH, spread(prediction_CBH, hidden_SBH.shape[0], width, self.context.context_shift))
 
     def _fuse(self, hidden_SBH: Tensor, guidance_SBH: Tensor) -> Tensor:
         """Add the guidance to the token states in the way that `--context-fusion` names."""
@@ -108,9 +106,7 @@ def _predictor(
     predictor_config.virtual_pipeline_model_parallel_size = None
     return TransformerBlock(
         config=predictor_config,
-        spec=TransformerBlockSubmodules(
-            layer_specs=[layer_spec] * num_layers, layer_norm=norm if has_norm else None
-        ),
+        spec=TransformerBlockSubmodules(layer_specs=[layer_spec] * num_layers, layer_norm=norm if has_norm else None),
         post_layer_norm=has_norm,
         pg_collection=pg_collection,
     )

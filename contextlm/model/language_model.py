@@ -67,5 +67,3 @@ class ContextLM(GPTModel):
         head_prefixes = {match[0] for tensor in state.values() if (match := _HEAD.match(tensor.key))}
         apply_prefix_mapping(state, dict.fromkeys(head_prefixes, "context_head."))
         return state
-
-

@@ -139,9 +139,7 @@ def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None
     run.optimizer.reload_model_params()
 
 
-def read_weights(
-    module: torch.nn.Module, layout: Layout, folder: Path, *, may_lack: tuple[str, ...] = ()
-) -> None:
+def read_weights(module: torch.nn.Module, layout: Layout, folder: Path, *, may_lack: tuple[str, ...] = ()) -> None:
     """Fill a model with the weights of a checkpoint; what else is stored there is left.
 
     Args:
@@ -182,7 +180,9 @@ def _read(
     """
     loaded, ignored, lacking = dist_checkpointing.load(state, str(folder), strict=StrictHandling.RETURN_ALL)
     problems = [f"{key}: the model has it, the checkpoint does not" for key in lacking if not key.startswith(may_lack)]
-    problems += [f"{key}: the checkpoint has it, the model does not" for key in ignored if not key.startswith(may_ignore)]
+    problems += [
+        f"{key}: the checkpoint has it, the model does not" for key in ignored if not key.startswith(may_ignore)
+    ]
     if problems:
         raise UserError(f"checkpoint {folder} does not fit:", *sorted(problems))
     return loaded

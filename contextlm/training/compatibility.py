@@ -10,12 +10,22 @@ from contextlm.config.yaml_file import load as load_config
 from contextlm.errors import UserError
 from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
 
-# Fields of the model that change nothing about what the weights mean.
+# Fields that change nothing about what the weights mean (the encoder's depth does: it is compared resolved).
 _FREE = {
-    "seq_length", "max_position_embeddings", "vocab_size", "make_vocab_size_divisible_by", "hidden_dropout", "attention_dropout",
-    "init_method", "init_method_std", "output_layer_init_method", "transformer_impl",
-    "context_encoder_layers", "context_stop_gradient", "context_control",
-}  # fmt: skip
+    "seq_length",
+    "max_position_embeddings",
+    "vocab_size",
+    "make_vocab_size_divisible_by",
+    "hidden_dropout",
+    "attention_dropout",
+    "init_method",
+    "init_method_std",
+    "output_layer_init_method",
+    "transformer_impl",
+    "context_encoder_layers",
+    "context_stop_gradient",
+    "context_control",
+}
 
 
 def check(folder: Path, config: Config, vocab_size: int, *, backbone_only: bool = False) -> None:

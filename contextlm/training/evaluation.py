@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from contextlm.data.loader import micro_batches
 from contextlm.training.step import forward_backward
 
 if TYPE_CHECKING:

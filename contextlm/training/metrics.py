@@ -119,8 +119,7 @@ class Metrics:
         bits = result.bits_per_byte
         self.say(
             f" {split} loss at iteration {iteration} | lm loss value: {result.lm_loss:.6E} |"
-            f" lm loss PPL: {result.perplexity:.6E} |"
-            + ("" if bits is None else f" bits per byte: {bits:.4f} |")
+            f" lm loss PPL: {result.perplexity:.6E} |" + ("" if bits is None else f" bits per byte: {bits:.4f} |")
         )
         self.lines.append(
             {

@@ -105,7 +105,11 @@ def _forward_step(run: Run, token_byte_lengths: Tensor | None) -> Callable[..., 
             loss_sum = loss_BS.float().sum()
             num_tokens = torch.tensor(loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
             lengths = labels_BS.new_zeros(()) if token_byte_lengths is None else token_byte_lengths[labels_BS].sum()
-            return loss_sum, num_tokens, torch.stack((loss_sum.detach().double(), num_tokens.double(), lengths.double()))
+            return (
+                loss_sum,
+                num_tokens,
+                torch.stack((loss_sum.detach().double(), num_tokens.double(), lengths.double())),
+            )
 
         return output, loss_func
 

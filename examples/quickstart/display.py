@@ -40,9 +40,14 @@ class Display:
             return
         # No refresh thread: child processes are started by a process with one thread.
         self._bar = Bar(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16),
-            TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
-            console=self.console, transient=True, auto_refresh=False,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
         )
         self._bar.add_task(f"{self._place()} {title}", total=None, state="")
         self._bar.start()

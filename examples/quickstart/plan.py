@@ -20,11 +20,11 @@ class Settings:
     """Sizes of the job. The defaults take a few minutes on 2 CPU cores."""
 
     folder: Path = Path("runs/quickstart")
-    iterations: int = 300
+    iterations: int = 240
     global_batch_size: int = 16
     micro_batch_size: int = 4
     seq_length: int = 256
-    vocab_size: int = 2000
+    vocab_size: int = 512
     lr: float = 3e-3
     warmup_iterations: int = 20
     split: str = "90,10,0"  # no test split: there is nothing here to tune
@@ -125,27 +125,45 @@ def build_steps(settings: Settings, machine: Machine, python: str) -> list[Step]
     steps = _data_steps(settings, files, python)
     steps += [
         Step(
-            "train-contextlm", f"train ContextLM to iteration {settings.halfway} ({first})",
+            "train-contextlm",
+            f"train ContextLM to iteration {settings.halfway} ({first})",
             _train(settings, machine, first, python, "contextlm-gpt2-tiny", context)
             + ("--exit-interval", str(settings.halfway)),
-            makes=(context,), needs=("tokens",), variables=_threads(machine, first),
+            makes=(context,),
+            needs=("tokens",),
+            variables=_threads(machine, first),
             reaches=(context / "latest_checkpointed_iteration.txt", settings.halfway),
         ),
         Step(
-            "resume-contextlm", f"resume ContextLM to iteration {settings.iterations} ({second})",
+            "resume-contextlm",
+            f"resume ContextLM to iteration {settings.iterations} ({second})",
             _train(settings, machine, second, python, "contextlm-gpt2-tiny", context),
-            needs=("train-contextlm",), variables=_threads(machine, second),
+            needs=("train-contextlm",),
+            variables=_threads(machine, second),
         ),
         Step(
-            "train-gpt2", f"train plain GPT-2 on the same data in the same order ({second})",
+            "train-gpt2",
+            f"train plain GPT-2 on the same data in the same order ({second})",
             _train(settings, machine, second, python, "gpt2-tiny", plain),
-            makes=(plain,), needs=("tokens",), variables=_threads(machine, second),
+            makes=(plain,),
+            needs=("tokens",),
+            variables=_threads(machine, second),
         ),
     ]
     for name, folder, trained in (("contextlm", context, "resume-contextlm"), ("gpt2", plain, "train-gpt2")):
         steps += _examine(settings, files, python, name, folder, trained)
-    report = (python, "tools/report.py", str(context), str(plain), "--commands", str(files.commands),
-              "--title", "ContextLM quickstart", "--output", str(files.report))
+    report = (
+        python,
+        "tools/report.py",
+        str(context),
+        str(plain),
+        "--commands",
+        str(files.commands),
+        "--title",
+        "ContextLM quickstart",
+        "--output",
+        str(files.report),
+    )
     examined = tuple(f"{kind}-{name}" for name in ("contextlm", "gpt2") for kind in ("evaluate", "sample"))
     steps.append(Step("report", "report", report, makes=(files.report,), needs=examined))
     return steps
@@ -155,16 +173,40 @@ def _data_steps(settings: Settings, files: Files, python: str) -> list[Step]:
     """Raw text -> tokenizer -> token files."""
     tokenizer_prefix, data_prefix = files.tokenizer.with_suffix(""), files.folder / "data" / "stdlib"
     corpus = (python, "examples/quickstart/corpus.py", "--output", str(files.corpus))
-    tokenizer = (python, "tools/train_tokenizer.py", "--input", str(files.corpus), "--json-key", "text",
-                 "--vocab-size", str(settings.vocab_size), "--model-type", "bpe",
-                 "--output-prefix", str(tokenizer_prefix))
-    tokens = (python, "tools/preprocess_data.py", "--input", str(files.corpus),
-              "--output-prefix", str(data_prefix), "--append-eod", "--workers", "2", *_tokenizer(files))
+    tokenizer = (
+        python,
+        "tools/train_tokenizer.py",
+        "--input",
+        str(files.corpus),
+        "--json-key",
+        "text",
+        "--vocab-size",
+        str(settings.vocab_size),
+        "--model-type",
+        "bpe",
+        "--output-prefix",
+        str(tokenizer_prefix),
+    )
+    tokens = (
+        python,
+        "tools/preprocess_data.py",
+        "--input",
+        str(files.corpus),
+        "--output-prefix",
+        str(data_prefix),
+        "--append-eod",
+        "--workers",
+        "2",
+        *_tokenizer(files),
+    )
     return [
         Step("corpus", "text: the documentation of Python's standard library", corpus, makes=(files.corpus,)),
         Step("tokenizer", "SentencePiece tokenizer", tokenizer, makes=(files.tokenizer,), needs=("corpus",)),
         Step(
-            "tokens", "tokens: .bin and .idx files", tokens, needs=("corpus", "tokenizer"),
+            "tokens",
+            "tokens: .bin and .idx files",
+            tokens,
+            needs=("corpus", "tokenizer"),
             makes=(Path(f"{files.data}.bin"), Path(f"{files.data}.idx")),
         ),
     ]
@@ -197,31 +239,63 @@ def _train(
     }
     return (
         # A free port on the loopback address: two jobs on one machine do not meet.
-        python, "-m", "torch.distributed.run", "--nproc-per-node", str(layout.processes),
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
-        "pretrain_contextlm.py", *(str(word) for option in options.items() for word in option),
-        *_tokenizer(files), *(("--bf16",) if machine.gpus else ()),
+        python,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(layout.processes),
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+        "pretrain_contextlm.py",
+        *(str(word) for option in options.items() for word in option),
+        *_tokenizer(files),
+        *(("--bf16",) if machine.gpus else ()),
     )
 
 
-def _examine(
-    settings: Settings, files: Files, python: str, name: str, folder: Path, trained: str
-) -> list[Step]:
+def _examine(settings: Settings, files: Files, python: str, name: str, folder: Path, trained: str) -> list[Step]:
     """Evaluation and a sample of one trained model."""
     evaluation, sample = folder / "evaluation.json", folder / "samples.json"
     return [
         Step(
-            f"evaluate-{name}", f"evaluate {name} on the validation split",
-            (python, "tools/evaluate.py", "--load", str(folder), "--data-path", str(files.data),
-             "--split", settings.split, "--output", str(evaluation)),
-            makes=(evaluation,), needs=(trained,),
+            f"evaluate-{name}",
+            f"evaluate {name} on the validation split",
+            (
+                python,
+                "tools/evaluate.py",
+                "--load",
+                str(folder),
+                "--data-path",
+                str(files.data),
+                "--split",
+                settings.split,
+                "--output",
+                str(evaluation),
+            ),
+            makes=(evaluation,),
+            needs=(trained,),
         ),
         Step(
-            f"sample-{name}", f"sample a continuation from {name}",
-            (python, "tools/generate.py", "--load", str(folder), "--prompt", PROMPT,
-             "--max-new-tokens", str(settings.new_tokens), "--seed", str(settings.seed),
-             "--output", str(sample)),
-            makes=(sample,), needs=(trained,),
+            f"sample-{name}",
+            f"sample a continuation from {name}",
+            (
+                python,
+                "tools/generate.py",
+                "--load",
+                str(folder),
+                "--prompt",
+                PROMPT,
+                "--max-new-tokens",
+                str(settings.new_tokens),
+                "--seed",
+                str(settings.seed),
+                "--output",
+                str(sample),
+            ),
+            makes=(sample,),
+            needs=(trained,),
         ),
     ]
 

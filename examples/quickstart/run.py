@@ -20,6 +20,7 @@ import signal
 import sys
 from pathlib import Path
 
+from contextlm.data import atomic_files
 from display import Display
 from plan import Files, Machine, Settings, build_steps
 from steps import Step, StepFailed, StepRunner, only_one
@@ -88,8 +89,11 @@ def _last_screen(display: Display, files: Files) -> None:
     lines = ["", "Finished. Validation loss per token (one small seed: no evidence for either model):"]
     for model in ("contextlm", "gpt2"):
         result = json.loads((files.run(model) / "evaluation.json").read_text())
-        numbers = [f"{name.replace('_', ' ')} {result[name]:.4f}"
-                   for name in ("lm_loss", "perplexity", "bits_per_byte") if result.get(name) is not None]
+        numbers = [
+            f"{name.replace('_', ' ')} {result[name]:.4f}"
+            for name in ("lm_loss", "perplexity", "bits_per_byte")
+            if result.get(name) is not None
+        ]
         lines.append(f"    {model:<10} {'   '.join(numbers)}")
     lines += [
         "",
@@ -148,16 +152,25 @@ def _write_commands(steps: list[Step], file: Path) -> None:
     lines = ["# All commands of the quickstart, in order; to be run in the checkout."]
     for step in steps:
         lines += ["", f"# {step.title}", _typed(step)]
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text("\n".join(lines) + "\n")
-    os.replace(unfinished, file)
+    content = ("\n".join(lines) + "\n").encode()
+    if not file.exists() or file.read_bytes() != content:
+        atomic_files.write_bytes(file, content)
 
 
 def _empty(folder: Path) -> None:
     """Removes only what this job makes: the folder may have been named by mistake."""
     files = Files(folder)
-    made = [files.corpus, files.tokenizer.parent, files.data.parent, files.run("contextlm"),
-            files.run("gpt2"), files.report, files.commands, folder / "steps", folder / "logs"]
+    made = [
+        files.corpus,
+        files.tokenizer.parent,
+        files.data.parent,
+        files.run("contextlm"),
+        files.run("gpt2"),
+        files.report,
+        files.commands,
+        folder / "steps",
+        folder / "logs",
+    ]
     for path in made:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

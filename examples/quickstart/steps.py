@@ -181,8 +181,14 @@ def _child(command: tuple[str, ...], checkout: Path, output, environment) -> Ite
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     child = subprocess.Popen(
-        command, cwd=checkout, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-        env=environment, start_new_session=True, preexec_fn=die_with_parent,
+        command,
+        cwd=checkout,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
         close_fds=False,  # the child shares our lock, so that the job counts as running until both are gone
     )
     try:

@@ -28,9 +28,7 @@ def run(*command: str, processes: int = 1, **variables: str) -> subprocess.Compl
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of this process's own world
         environment.pop(name, None)
-    return subprocess.run(
-        [*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def tool(name: str, arguments: list[str]) -> None:

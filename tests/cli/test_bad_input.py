@@ -43,7 +43,14 @@ def test_all_mistakes_at_once(data: Path, tmp_path: Path) -> None:
         "--data-path", str(data) + "x", "--save-intervall", "3",
     )  # fmt: skip
     assert done.returncode == 1
-    for piece in ("train_itres", "num_layers", "--tensor-model-parallel-size 3", "--split 1,2", "x.bin", "--save-intervall"):
+    for piece in (
+        "train_itres",
+        "num_layers",
+        "--tensor-model-parallel-size 3",
+        "--split 1,2",
+        "x.bin",
+        "--save-intervall",
+    ):
         assert piece in done.stderr, (piece, done.stderr)
     assert str(data) in done.stderr  # the nearest dataset is named
 
@@ -96,7 +103,9 @@ def test_data(data: Path, tmp_path: Path, damage, pieces: tuple[str, ...]) -> No
 def test_checkpoints(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
     twenty_steps = Path(shutil.copytree(twenty_steps, tmp_path / "twenty"))
     before = {path: path.stat().st_mtime_ns for path in twenty_steps.rglob("iter_*/*")}
-    other = run(*TRAIN, "--data-path", str(data), "--load", str(twenty_steps), "--context-chunk-size", "8", "--num-layers", "2")
+    other = run(
+        *TRAIN, "--data-path", str(data), "--load", str(twenty_steps), "--context-chunk-size", "8", "--num-layers", "2"
+    )
     assert other.returncode == 1
     assert "--context-chunk-size 8: checkpoint" in other.stderr and "--num-layers 2: checkpoint" in other.stderr
     fresh = run(*TRAIN, "--data-path", str(data), "--save", str(twenty_steps))

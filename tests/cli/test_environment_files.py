@@ -33,8 +33,13 @@ exit 0
 
 def bootstrap(checkout: Path, python: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "environment/bootstrap.sh"], cwd=checkout, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHON": str(python), **variables}, stdin=subprocess.DEVNULL,
+        ["bash", "environment/bootstrap.sh"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHON": str(python), **variables},
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -139,8 +144,14 @@ def test_requirements_leave_torch_free_and_the_heavy_ones_out() -> None:
 
 @pytest.mark.parametrize("target", ["quickstart", "test", "test-full", "check"])
 def test_every_target_makes_the_environment_first(target: str) -> None:
-    dry = subprocess.run(["make", "--dry-run", "--no-print-directory", target], cwd=CHECKOUT,
-                         capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    dry = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", target],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    ).stdout.splitlines()
     assert dry[0] == "bash environment/bootstrap.sh"
     assert dry[1].startswith(".venv/bin/python ")
     assert ('-m "not full"' in dry[1]) == (target == "test")

@@ -29,9 +29,7 @@ def run(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def preprocess_main(capsys: pytest.CaptureFixture[str]):
     """The program's `main` in this process: exit status, stdout, stderr."""
-    spec = importlib.util.spec_from_file_location(
-        "preprocess_data", REPOSITORY / "tools" / "preprocess_data.py"
-    )
+    spec = importlib.util.spec_from_file_location("preprocess_data", REPOSITORY / "tools" / "preprocess_data.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
@@ -195,9 +193,7 @@ def test_no_document_is_an_error(tmp_path: Path, preprocess_main) -> None:
 
 
 def test_flags_are_not_abbreviated(tmp_path: Path) -> None:
-    result = run(
-        "preprocess_data.py", "--inp", "a.jsonl", "--output-prefix", "x", "--tokenizer-type", "ByteTokenizer"
-    )
+    result = run("preprocess_data.py", "--inp", "a.jsonl", "--output-prefix", "x", "--tokenizer-type", "ByteTokenizer")
     assert result.returncode == 2 and "--input" in result.stderr
 
 

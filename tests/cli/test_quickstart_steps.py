@@ -49,8 +49,12 @@ def test_corpus_is_made_of_docstrings_and_topics_in_a_fixed_order(quickstart, tm
     output = tmp_path / "out" / "corpus.jsonl"
     number, size = quickstart.corpus.write_corpus(library, output)
     documents = {line["source"]: line["text"] for line in map(json.loads, output.read_text().splitlines())}
-    assert set(documents) == {"package/__init__.py", "large.py", "pydoc_data/topics.py#while",
-                              "pydoc_data/topics.py#assert"}
+    assert set(documents) == {
+        "package/__init__.py",
+        "large.py",
+        "pydoc_data/topics.py#while",
+        "pydoc_data/topics.py#assert",
+    }
     assert number == 4 and size == sum(len(text.encode()) for text in documents.values())
     assert documents["package/__init__.py"].startswith("module package\n\nA package of boxes.\n")
     heading = "package.Box.get(self, key, *, default=None)"
@@ -116,8 +120,7 @@ def runner_of(quickstart, tmp_path: Path):
         first, second = tmp_path / "a.txt", tmp_path / "b.txt"
         steps = [
             step("first", "First", bash(f"echo {content} >a.txt; echo first >>ran"), makes=(first,)),
-            step("second", "Second", bash("cat a.txt >b.txt; echo second >>ran"), makes=(second,),
-                 needs=("first",)),
+            step("second", "Second", bash("cat a.txt >b.txt; echo second >>ran"), makes=(second,), needs=("first",)),
         ]
         return quickstart.steps.StepRunner(steps, tmp_path / "job", tmp_path)
 
@@ -137,9 +140,7 @@ def test_finished_steps_are_not_repeated(runner_of, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", ["settings", "result"])
-def test_what_changed_or_is_gone_is_repeated_with_all_built_on_it(
-    runner_of, tmp_path: Path, loss: str
-) -> None:
+def test_what_changed_or_is_gone_is_repeated_with_all_built_on_it(runner_of, tmp_path: Path, loss: str) -> None:
     run_unfinished(runner_of())
     if loss == "result":
         (tmp_path / "a.txt").unlink()
@@ -194,8 +195,12 @@ def test_killed_job_leaves_no_command_running_and_frees_its_folder(tmp_path: Pat
         job.send_signal(signal.SIGKILL)
         job.wait()
     if sys.platform == "linux":
-        wait_until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}/cmdline").exists()
-                   or Path(f"/proc/{pid_file.read_text().strip()}/cmdline").read_bytes() == b"")
+        wait_until(
+            lambda: (
+                not Path(f"/proc/{pid_file.read_text().strip()}/cmdline").exists()
+                or Path(f"/proc/{pid_file.read_text().strip()}/cmdline").read_bytes() == b""
+            )
+        )
 
 
 def wait_until(condition, seconds: float = 20.0) -> None:

@@ -84,5 +84,3 @@ def unmask_padding(run: Any) -> None:
     """Sabotage: score the padded vocabulary."""
     if run.layout.is_last_stage:
         run.language_model.true_vocab_size = 10**9
-
-

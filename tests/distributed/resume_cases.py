@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def train(
-    folder: str | None, steps: int, values: dict[str, Any], forget_moments: bool = False
-) -> list[float] | None:
+def train(folder: str | None, steps: int, values: dict[str, Any], forget_moments: bool = False) -> list[float] | None:
     """Train `steps` iterations from where the configuration says, and save.
 
     Args:

@@ -86,9 +86,7 @@ def test_layout_computes_what_one_process_does(
 ) -> None:
     checkpoint, values, reference = references.get(encoder_layers, length, backbone, fusion)
     world_size, parallel = LAYOUTS[layout]
-    ranks = references.pool.run(
-        train, world_size, folder=checkpoint, backbone=backbone, values=values | parallel
-    )
+    ranks = references.pool.run(train, world_size, folder=checkpoint, backbone=backbone, values=values | parallel)
     found = differences(reference, ranks)
     assert found["loss"] < 1e-5 and found["norm"] < 1e-4 and found["head"] < 1e-4, found
 

@@ -37,9 +37,7 @@ def undisturbed(pool: Pool) -> list[float]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_continues_under_another_layout(
-    pool: Pool, undisturbed: list[float], tmp_path: Path, layout: str
-) -> None:
+def test_continues_under_another_layout(pool: Pool, undisturbed: list[float], tmp_path: Path, layout: str) -> None:
     folder = str(tmp_path / "checkpoints")
     first = losses(pool, "TP2xPP2", folder=folder, steps=4)
     then = losses(pool, layout, folder=folder, steps=4)

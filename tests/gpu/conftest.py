@@ -17,7 +17,9 @@ COUNT = "import os; {hidden}; import torch; print(torch.cuda.device_count())"
 @pytest.fixture(scope="session")
 def num_gpus() -> int:
     """GPUs of this machine, counted in a process from which they are not hidden."""
-    hidden = "os.environ.pop('CUDA_VISIBLE_DEVICES')" if GPUS is None else f"os.environ['CUDA_VISIBLE_DEVICES']={GPUS!r}"
+    hidden = (
+        "os.environ.pop('CUDA_VISIBLE_DEVICES')" if GPUS is None else f"os.environ['CUDA_VISIBLE_DEVICES']={GPUS!r}"
+    )
     counted = subprocess.run([sys.executable, "-c", COUNT.format(hidden=hidden)], capture_output=True, text=True)
     return int(counted.stdout.strip() or 0)
 

@@ -65,17 +65,13 @@ def unsafe_loads(source: str) -> list[str]:
 
 def test_files_are_short():
     long = {
-        name(path): count
-        for path in python_files()
-        if (count := len(path.read_text().splitlines())) > MAX_FILE_LINES
+        name(path): count for path in python_files() if (count := len(path.read_text().splitlines())) > MAX_FILE_LINES
     }
     assert long == {}
 
 
 def test_functions_are_short():
-    long = {
-        name(path): functions for path in python_files() if (functions := long_functions(path.read_text()))
-    }
+    long = {name(path): functions for path in python_files() if (functions := long_functions(path.read_text()))}
     assert long == {}
 
 
@@ -87,9 +83,7 @@ def test_no_drawers_for_odds_and_ends():
 
 def test_the_model_knows_no_process_groups():
     forbidden = re.compile(r"torch\.distributed|parallel_state")
-    assert [
-        name(path) for path in python_files("contextlm/model") if forbidden.search(path.read_text())
-    ] == []
+    assert [name(path) for path in python_files("contextlm/model") if forbidden.search(path.read_text())] == []
 
 
 def test_nothing_that_is_loaded_may_execute_code():
@@ -118,9 +112,7 @@ def test_flags_are_frozen():
 
 def test_every_field_is_read_somewhere():
     """A value that is never read is a bug; the schema's own properties count as readers."""
-    text = "\n".join(
-        path.read_text() for path in [*python_files("contextlm"), *ROOT.glob("pretrain_contextlm.py")]
-    )
+    text = "\n".join(path.read_text() for path in [*python_files("contextlm"), *ROOT.glob("pretrain_contextlm.py")])
     unread = [field for field in all_fields() if not re.search(rf"\.{field}\b(?!\s*=[^=])", text)]
     assert unread == []
 

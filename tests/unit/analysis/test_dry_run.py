@@ -36,9 +36,7 @@ def test_the_configuration_in_it_is_yaml():
 
 
 def test_without_a_world_size_the_smallest_that_fits():
-    assert "Layout on 4 processes" in screen(
-        "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2"
-    )
+    assert "Layout on 4 processes" in screen("--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2")
 
 
 def test_an_unknown_vocabulary_is_said():

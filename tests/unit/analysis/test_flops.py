@@ -74,9 +74,7 @@ def test_overhead_of_the_head(size, blocks, whole):
 )
 def test_training_agrees_with_6n_plus_attention(size, gigaflops):
     config = configuration("--model", size)
-    assert training_flops_per_token(config, config.model.vocab_size) / 1e9 == pytest.approx(
-        gigaflops, rel=0.01
-    )
+    assert training_flops_per_token(config, config.model.vocab_size) / 1e9 == pytest.approx(gigaflops, rel=0.01)
 
 
 def test_causal_half_halves_attention_only():

@@ -22,9 +22,7 @@ def test_one_rank_holds_the_model(model):
 def test_stages_add_up_and_a_tied_output_layer_is_a_copy():
     split = "--pipeline-model-parallel-size 4"
     pythia = configuration(f"--model contextlm-pythia-tiny {split}")
-    assert (
-        sum(stage_parameters(pythia, 512, stage) for stage in range(4)) == count_parameters(pythia, 512).total
-    )
+    assert sum(stage_parameters(pythia, 512, stage) for stage in range(4)) == count_parameters(pythia, 512).total
     gpt2 = configuration(f"--model contextlm-gpt2-tiny {split}")
     copies = sum(stage_parameters(gpt2, 512, stage) for stage in range(4)) - count_parameters(gpt2, 512).total
     assert copies == 512 * 128

@@ -30,14 +30,29 @@ def write_run(folder: Path, *, chunk_size: int = 4, iterations: int = 60, floor:
     lines = []
     for iteration in range(1, iterations + 1):
         loss = floor + 3 * float(np.exp(-iteration / 15)) + 0.05 * float(rng.normal())
-        lines.append({
-            "iteration": iteration, "lm_loss": loss, "grad_norm": 1.0 + 5 / iteration, "learning_rate": 1e-3,
-            "consumed_samples": 16 * iteration, "consumed_tokens": 4096 * iteration, "mfu": None,
-            "tokens_per_second": 8192.0, "elapsed_ms": 500.0,
-        })
+        lines.append(
+            {
+                "iteration": iteration,
+                "lm_loss": loss,
+                "grad_norm": 1.0 + 5 / iteration,
+                "learning_rate": 1e-3,
+                "consumed_samples": 16 * iteration,
+                "consumed_tokens": 4096 * iteration,
+                "mfu": None,
+                "tokens_per_second": 8192.0,
+                "elapsed_ms": 500.0,
+            }
+        )
         if iteration % 20 == 0:
-            lines.append({"iteration": iteration, "split": "validation", "lm_loss": loss + 0.1,
-                          "perplexity": 60.0, "bits_per_byte": 2.0})
+            lines.append(
+                {
+                    "iteration": iteration,
+                    "split": "validation",
+                    "lm_loss": loss + 0.1,
+                    "perplexity": 60.0,
+                    "bits_per_byte": 2.0,
+                }
+            )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "latest_checkpointed_iteration.txt").write_text(str(iterations))
     for iteration, tensor in ((iterations // 2, 2), (iterations, 1)):
@@ -189,9 +204,7 @@ def test_tool_writes_the_page_and_refuses_a_missing_folder(pair: list[Path], tmp
     def report(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "tools/report.py", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-        return subprocess.run(
-            command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60
-        )
+        return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60)
 
     output = tmp_path / "new" / "report.html"
     done = report(*pair, "--output", output)

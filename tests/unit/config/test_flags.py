@@ -14,8 +14,7 @@ def read(line: str) -> FlagReading:
 
 def test_forms_of_a_flag():
     reading = read(
-        "--num-layers 6 --lr=6e-4 --bf16 --no-context-shift --data-path 0.7 a 0.3 b "
-        "--dry-run --model gpt2-tiny"
+        "--num-layers 6 --lr=6e-4 --bf16 --no-context-shift --data-path 0.7 a 0.3 b --dry-run --model gpt2-tiny"
     )
     assert reading.problems == []
     assert reading.fields == {

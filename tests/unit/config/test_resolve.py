@@ -25,9 +25,7 @@ def test_precedence(tmp_path):
     assert (preset_only.model.num_layers, preset_only.optimizer.lr) == (12, 6e-4)
     over = parse(["--dry-run", "--model", "gpt2-124m", "--config", str(path), "--num-layers", "8"], {}).config
     assert (over.model.num_layers, over.optimizer.lr, over.optimizer.min_lr) == (8, 0.5, 6e-5)
-    assert (over.preset, over.model.hidden_size) == ("gpt2-124m", 768), (
-        "a flag wins over the preset in the file"
-    )
+    assert (over.preset, over.model.hidden_size) == ("gpt2-124m", 768), "a flag wins over the preset in the file"
     assert parse(["--dry-run", "--config", str(path)], {}).config.preset == "gpt2-355m"
 
 

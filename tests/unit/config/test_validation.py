@@ -58,8 +58,7 @@ def dataset(tmp_path: Path) -> str:
         (
             "--global-batch-size 30 --micro-batch-size 4",
             4,
-            "--global-batch-size 30: no multiple of --micro-batch-size 4 x 4 "
-            "data-parallel ranks; use 16 or 32",
+            "--global-batch-size 30: no multiple of --micro-batch-size 4 x 4 data-parallel ranks; use 16 or 32",
         ),
         ("--global-batch-size 2 --micro-batch-size 4", None, "use 4"),
         ("--min-lr 1e-3", None, "--min-lr 0.001: above --lr 0.0006; use at most 0.0006"),

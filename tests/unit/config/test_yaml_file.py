@@ -30,9 +30,7 @@ def changed(config: Config) -> Config:
             elif field.kind is bool:
                 new[name] = not field.default
             else:
-                new[name] = {int: 7, float: 0.03, str: "1e5: x # '", tuple: ("0.7", "a b", "0.3", "1")}[
-                    field.kind
-                ]
+                new[name] = {int: 7, float: 0.03, str: "1e5: x # '", tuple: ("0.7", "a b", "0.3", "1")}[field.kind]
         parts[section] = dataclasses.replace(part, **new)
     return dataclasses.replace(config, preset="contextlm-gpt2-124m", **parts)
 
@@ -46,9 +44,7 @@ def test_dump_reads_back_equal(tmp_path, config, compact):
 
 
 def test_a_saved_file_reproduces_a_run_over_its_preset(tmp_path):
-    config = parse(
-        ["--dry-run", "--model", "contextlm-pythia-70m", "--lr", "3e-4", "--num-layers", "8"]
-    ).config
+    config = parse(["--dry-run", "--model", "contextlm-pythia-70m", "--lr", "3e-4", "--num-layers", "8"]).config
     path = tmp_path / "config.yaml"
     path.write_text(dump(config), encoding="utf-8")
     assert parse(["--dry-run", "--config", str(path)]).config == config

@@ -40,9 +40,7 @@ def test_every_prefix_keeps_the_proportions(weights: list[float]) -> None:
         assert samples.counts(n + 1) == counts.tolist()
 
 
-@pytest.mark.parametrize(
-    "weights", [[0.5] + [0.5 / 99] * 99, [1.0] * 64, [0.99, 0.01], [0.618**k for k in range(20)]]
-)
+@pytest.mark.parametrize("weights", [[0.5] + [0.5 / 99] * 99, [1.0] * 64, [0.99, 0.01], [0.618**k for k in range(20)]])
 def test_hard_weights_keep_the_proportions(weights: list[float]) -> None:
     samples = blend(weights)
     shares = np.array(weights) / sum(weights)

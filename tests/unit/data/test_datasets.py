@@ -72,9 +72,7 @@ def test_small_evaluation_split_is_noted_small_training_split_is_an_error(write)
     datasets = build(prefix, split="90,10,0.1", seq_length=10)
     assert datasets.test is None and datasets.validation is not None
     assert len(datasets.notes) == 1 and "test split" in datasets.notes[0]
-    with pytest.raises(
-        UserError, match="training split .* has 135 tokens in 27 documents, one sample needs 151"
-    ):
+    with pytest.raises(UserError, match="training split .* has 135 tokens in 27 documents, one sample needs 151"):
         build(prefix, split="90,10,0.1", seq_length=150)
 
 
@@ -118,13 +116,9 @@ def test_sidecar_is_compared_with_the_run_and_the_files(write) -> None:
     sidecar.write(prefix)
     assert read_sidecar(prefix) == sidecar
     assert build(prefix).train is not None
-    other = dataclasses.replace(
-        sidecar, tokenizer_type="SentencePieceTokenizer", tokenizer_fingerprint="f" * 64
-    )
+    other = dataclasses.replace(sidecar, tokenizer_type="SentencePieceTokenizer", tokenizer_fingerprint="f" * 64)
     other.write(prefix)
-    with pytest.raises(
-        UserError, match="made with a SentencePieceTokenizer .*ffff.* the run has a ByteTokenizer"
-    ):
+    with pytest.raises(UserError, match="made with a SentencePieceTokenizer .*ffff.* the run has a ByteTokenizer"):
         build(prefix)
     dataclasses.replace(sidecar, max_token_id=257).write(prefix)
     with pytest.raises(UserError, match="token id 257 is outside"):

@@ -27,9 +27,7 @@ class Counting:
         return np.array([n, n], dtype=np.int64)
 
 
-def rank_batches(
-    first: int, batch: int, rank: int, size: int, micro: int, iterations: int
-) -> list[list[int]]:
+def rank_batches(first: int, batch: int, rank: int, size: int, micro: int, iterations: int) -> list[list[int]]:
     """The sample numbers of each micro-batch of one rank."""
     loader = micro_batches(Counting(), first, batch, rank, size, micro)
     found = [part[:, 0].tolist() for part in itertools.islice(loader, iterations * micro)]
@@ -37,15 +35,11 @@ def rank_batches(
     return found
 
 
-@pytest.mark.parametrize(
-    ("batch", "size", "micro"), [(12, 1, 1), (1, 1, 12), (2, 3, 2), (3, 4, 1), (1, 12, 1)]
-)
+@pytest.mark.parametrize(("batch", "size", "micro"), [(12, 1, 1), (1, 1, 12), (2, 3, 2), (3, 4, 1), (1, 12, 1)])
 def test_global_batches_are_the_same_for_every_layout(batch: int, size: int, micro: int) -> None:
     ranks = [rank_batches(24, batch, rank, size, micro, iterations=3) for rank in range(size)]
     for iteration in range(3):
-        numbers = [
-            n for rank in ranks for part in rank[iteration * micro : (iteration + 1) * micro] for n in part
-        ]
+        numbers = [n for rank in ranks for part in rank[iteration * micro : (iteration + 1) * micro] for n in part]
         assert sorted(numbers) == list(range(24 + 12 * iteration, 36 + 12 * iteration))
 
 

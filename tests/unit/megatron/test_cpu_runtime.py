@@ -93,9 +93,7 @@ def left_over(room: str, source: str) -> list[Literal]:
     for old, new in _EDITS:
         mended = mended.replace(old, new)
     survivors = {literal.function for literal in literals_in(mended)}
-    return [
-        literal for literal in candidates if literal.function not in turned or literal.function in survivors
-    ]
+    return [literal for literal in candidates if literal.function not in turned or literal.function in survivors]
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +125,14 @@ def test_every_literal_is_turned_or_explained(used_modules):
 
 
 def test_no_explanation_is_stale(used_modules):
-    present = {
-        (room, literal.function) for room, source in used_modules.items() for literal in literals_in(source)
-    }
+    present = {(room, literal.function) for room, source in used_modules.items() for literal in literals_in(source)}
     assert set(ALLOWED) - present == set()
 
 
 def test_every_turned_function_is_in_a_used_module(used_modules):
     from contextlm.megatron.cpu_runtime import LITERALS
 
-    present = {
-        (room, literal.function) for room, source in used_modules.items() for literal in literals_in(source)
-    }
+    present = {(room, literal.function) for room, source in used_modules.items() for literal in literals_in(source)}
     assert {(room, function) for room, functions in LITERALS.items() for function in functions} <= present
 
 

@@ -71,9 +71,7 @@ def test_clipping_is_torchs(layout, max_norm):
     for params in (ours, theirs):
         for param, gradient in zip(params, gradients(), strict=True):
             param.grad = gradient
-    norm = clip_grads.get_grad_norm_fp32(
-        [param.grad for param in ours], grad_stats_parallel_group=layout.groups.mp
-    )
+    norm = clip_grads.get_grad_norm_fp32([param.grad for param in ours], grad_stats_parallel_group=layout.groups.mp)
     clip_grads.clip_grad_by_total_norm_fp32(ours, max_norm, norm)
     expected_norm = torch.nn.utils.clip_grad_norm_(theirs, max_norm)
     assert norm == pytest.approx(expected_norm.item(), rel=1e-6)

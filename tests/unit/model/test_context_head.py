@@ -33,9 +33,7 @@ def test_fusion(build, fusion, shift):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_without_predictor_layers_only_the_norm_is_left(build, fusion):
-    head = (
-        build(small_config(context_predictor_layers=0, context_fusion=fusion)).decoder.layers[2].context_head
-    )
+    head = build(small_config(context_predictor_layers=0, context_fusion=fusion)).decoder.layers[2].context_head
     contexts = torch.randn(5, 2, 64)
     if fusion == "add":
         assert head.predictor is None

@@ -64,9 +64,7 @@ def test_gate_shape(build, fusion, shape):
     [("gated", True, False), ("gated_channel", True, False), ("add", False, False), ("norm_add", True, True)],
 )
 def test_norms_of_the_head(build, fusion, predictor_norm, token_norm):
-    names = [
-        name for name in build(small_config(context_fusion=fusion)).state_dict() if "context_head" in name
-    ]
+    names = [name for name in build(small_config(context_fusion=fusion)).state_dict() if "context_head" in name]
     assert any("predictor.final_layernorm" in name for name in names) == predictor_norm
     assert any("token_norm" in name for name in names) == token_norm
 

@@ -88,9 +88,7 @@ def test_each_kind_of_weight_is_noticed(layout, backbone):
     """A row of the table that was wrong would show: a change of any weight does."""
     model, config = peer(backbone), plain(backbone)
     names = [
-        name
-        for name in from_huggingface(MODEL_TYPES[backbone], model.state_dict(), LAYERS, HEADS)
-        if ".1." in name
+        name for name in from_huggingface(MODEL_TYPES[backbone], model.state_dict(), LAYERS, HEADS) if ".1." in name
     ]
     assert len(names) == 12
     for name in names:
@@ -116,9 +114,7 @@ def test_there_and_back(backbone):
 def test_our_keys_are_those_of_a_checkpoint(build):
     for backbone, model_type in MODEL_TYPES.items():
         model = build(plain(backbone))
-        keys = {
-            part.key for part in model.sharded_state_dict(metadata={"non_homogeneous_layers": True}).values()
-        }
+        keys = {part.key for part in model.sharded_state_dict(metadata={"non_homogeneous_layers": True}).values()}
         assert set(from_huggingface(model_type, peer(backbone).state_dict(), LAYERS, HEADS)) == keys
 
 
@@ -126,16 +122,12 @@ def test_names_of_other_files_are_understood():
     """OpenAI's own GPT-2 files have no prefix; older files hold causal masks and angles."""
     model = peer("gpt2")
     bare = {
-        name.removeprefix("transformer."): value
-        for name, value in model.state_dict().items()
-        if "lm_head" not in name
+        name.removeprefix("transformer."): value for name, value in model.state_dict().items() if "lm_head" not in name
     }
     bare["h.0.attn.bias"] = torch.ones(1, 1, LENGTH, LENGTH)
     expected = from_huggingface("gpt2", model.state_dict(), LAYERS, HEADS)
     actual = from_huggingface("gpt2", bare, LAYERS, HEADS)
-    assert actual.keys() == expected.keys() and all(
-        torch.equal(actual[name], expected[name]) for name in expected
-    )
+    assert actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_weights_that_do_not_fit_are_refused_together(build):

@@ -79,9 +79,7 @@ def test_same_numbers_as_a_stock_model_of_the_same_layers(build, layout, backbon
     assert torch.equal(actual, expected)
     actual.square().mean().backward()
     expected.square().mean().backward()
-    for (name, ours_parameter), stock_parameter in zip(
-        ours.named_parameters(), stock.parameters(), strict=True
-    ):
+    for (name, ours_parameter), stock_parameter in zip(ours.named_parameters(), stock.parameters(), strict=True):
         assert torch.equal(ours_parameter.grad, stock_parameter.grad), name
 
 
@@ -140,9 +138,7 @@ def test_every_parameter_gets_a_gradient(build, chunk_size):
     ids = token_ids(2, LENGTH)
     run(model, ids[:, :-1], ids[:, 1:]).mean().backward()
     without = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     assert without == []
 

@@ -23,9 +23,7 @@ def rates(style: str, count: int = 150, **values) -> list[float]:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_warm_up_is_linear_and_reaches_the_peak(style):
-    assert rates(style)[:WARMUP] == pytest.approx(
-        [PEAK * iteration / WARMUP for iteration in range(1, WARMUP + 1)]
-    )
+    assert rates(style)[:WARMUP] == pytest.approx([PEAK * iteration / WARMUP for iteration in range(1, WARMUP + 1)])
 
 
 def test_cosine():
@@ -39,9 +37,7 @@ def test_cosine():
 
 def test_linear():
     values = rates("linear")
-    steps = [
-        before - after for before, after in zip(values[WARMUP - 1 : END - 1], values[WARMUP:END], strict=True)
-    ]
+    steps = [before - after for before, after in zip(values[WARMUP - 1 : END - 1], values[WARMUP:END], strict=True)]
     assert steps == pytest.approx([(PEAK - LEAST) / (END - WARMUP)] * (END - WARMUP))
     assert values[END - 1] == pytest.approx(LEAST)
 
