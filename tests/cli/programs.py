@@ -25,7 +25,8 @@ def run(*command: str, processes: int = 1, **variables: str) -> subprocess.Compl
     if processes > 1:
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
         launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), *rendezvous]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of this process's own world
         environment.pop(name, None)
     return subprocess.run([*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

@@ -96,7 +96,7 @@ def test_both_models_get_the_same_data_order_and_length(quickstart) -> None:
     different = {one for one, other in zip(context, plain, strict=True) if one != other}
     assert different == {"contextlm-gpt2-tiny", "runs/quickstart/contextlm"}
     stop = steps["train-contextlm"].command
-    assert stop[-2:] == ("--exit-interval", "150")
+    assert stop[-2:] == ("--exit-interval", str(plan.Settings().halfway))
     assert steps["train-contextlm"].variables == {"OMP_NUM_THREADS": "1"} or "OMP_NUM_THREADS" in os.environ
 
 
