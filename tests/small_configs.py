@@ -5,21 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from contextlm.config.fields import build
+from contextlm.config.presets import preset
 from contextlm.config.schema import Config
 
 VOCAB_SIZE = 515  # odd, so that padding exists under every layout
-BACKBONES: dict[str, dict[str, Any]] = {
-    "gpt2": {},
-    "pythia": {
-        "position_embedding_type": "rope",
-        "rotary_percent": 0.25,
-        "gelu": "erf",
-        "parallel_residual": True,
-        "untie_embeddings_and_output_weights": True,
-        "init_method": "small_init",
-        "output_layer_init_method": "wang_init",
-    },
-}
+BACKBONES = {"gpt2": "gpt2-tiny", "pythia": "pythia-tiny"}
 FUSIONS = ("gated", "gated_channel", "add", "norm_add")
 
 
@@ -33,4 +23,4 @@ def small_config(backbone: str = "gpt2", **values: Any) -> Config:
         "context_chunk_size": 4,
         "train_iters": 5,
     }
-    return build(small | BACKBONES[backbone] | values, None)
+    return build(preset(BACKBONES[backbone])["model"] | small | values, None)

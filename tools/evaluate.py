@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from contextlm import atomic_files
 from contextlm.config.fields import all_fields
-from contextlm.data import atomic_files
 from contextlm.errors import UserError
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}

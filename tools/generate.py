@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from contextlm.errors import UserError
 
 

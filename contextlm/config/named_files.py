@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
+from contextlm.config.blend import parse_blend, parse_split
 from contextlm.config.schema import Config, DataConfig
 from contextlm.config.suggestions import nearest_name
-from contextlm.data.blend import parse_blend, parse_split
 from contextlm.errors import UserError
 
 

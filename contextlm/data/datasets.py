@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contextlm.config.blend import parse_blend, parse_split
 from contextlm.config.schema import Config
-from contextlm.data.blend import parse_blend, parse_split
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.dataset_checks import check_dataset
 from contextlm.data.indexed import IndexedDataset

@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
-from contextlm.data import atomic_files, jsonl
+from contextlm.data import jsonl
 from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, Reject, encode_batch
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.indexed_writer import IndexedWriter

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from contextlm.errors import UserError
 
 

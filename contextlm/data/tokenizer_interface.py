@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from contextlm.errors import UserError
 
 DESCRIPTION_FILE = "contextlm_tokenizer.json"

@@ -11,7 +11,8 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from contextlm.data import atomic_files, jsonl
+from contextlm import atomic_files
+from contextlm.data import jsonl
 from contextlm.data.document_encoding import UnusableLine, texts_of_line
 from contextlm.errors import UserError
 

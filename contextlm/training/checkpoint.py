@@ -20,9 +20,8 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.validation import StrictHandling
 
-from contextlm import __version__
+from contextlm import __version__, atomic_files
 from contextlm.config.yaml_file import dump as dump_config
-from contextlm.data import atomic_files
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from contextlm.errors import UserError
 
 TRACKER = "latest_checkpointed_iteration.txt"

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from contextlm.training.evaluation import Evaluation
 from contextlm.training.setup import Run
 from contextlm.training.step import StepResult

@@ -20,7 +20,7 @@ import signal
 import sys
 from pathlib import Path
 
-from contextlm.data import atomic_files
+from contextlm import atomic_files
 from display import Display
 from plan import Files, Machine, Settings, build_steps
 from steps import Step, StepFailed, StepRunner, only_one

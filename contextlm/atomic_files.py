@@ -1,7 +1,7 @@
 """Files that appear under their final name only when they are complete.
 
-Everything this room writes passes through here, except the token stream itself (`indexed_writer.py`),
-which is too large to hold in memory and follows the same rule: temporary name, fsync, `os.replace`.
+Small files pass through here. Token streams (`data/indexed_writer.py`) and checkpoints
+(`training/checkpoint_folder.py`) are too large for that and follow the same rule: temporary name, fsync, rename.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextlm.data.blend import parse_blend, parse_split
+from contextlm.config.blend import parse_blend, parse_split
 from contextlm.errors import UserError
 
 

@@ -1,7 +1,7 @@
 """Strict parsers of `--data-path` and `--split`.
 
 Megatron reads `0.7 A B C` as four datasets, one named "0.7", and `--split 0,0,0` as NaN; here the bad word is
-named. Used by the configuration's checks and by `datasets.py`.
+named. Used by the checks of `named_files.py` and by `data/datasets.py`.
 """
 
 from __future__ import annotations
