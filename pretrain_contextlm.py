@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
-from contextlm.config.resolve import parse
+from contextlm.config.resolve import ConfigurationError, parse
 from contextlm.errors import UserError
 
 
@@ -28,15 +29,34 @@ def main() -> None:
 
             print(describe(invocation.config, invocation.world_size))
             return
+        from torch.distributed.elastic.multiprocessing.errors import record
+
         from contextlm.training.loop import pretrain
 
-        pretrain(invocation.config)
+        record(pretrain)(invocation.config)
     except UserError as error:
-        # Every rank finds the same mistake: one tells it whole, the others in a line.
-        problems = error.problems if os.environ.get("RANK", "0") == "0" else error.problems[:1]
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+        if isinstance(error, ConfigurationError) and error.output_dir is not None:
+            from contextlm.training import exit_status
+
+            exit_status.write_failure(error.output_dir, error)
+        tell(error)
         raise SystemExit(1) from None
+
+
+def tell(error: UserError) -> None:
+    """Every rank finds the same mistakes: rank 0 tells them whole, the others the first of them, after it.
+
+    torchrun ends all ranks when one is gone, so those that say less wait for the one that says more.
+    """
+    is_first = os.environ.get("RANK", "0") == "0"
+    if not is_first:
+        time.sleep(3)
+    for problem in error.problems if is_first else error.problems[:1]:
+        print(f"error: {problem}", file=sys.stderr)
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)  # torchrun prints it last
 
 
 if __name__ == "__main__":

@@ -47,8 +47,23 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def problems(options: argparse.Namespace) -> list[str]:
+    """What cannot be scored with."""
+    least = 2 if options.context_control == "shuffle" else 1
+    reason = ": shuffle swaps sequences within a batch" if least == 2 else ""
+    checks = {
+        f"--batch-size {options.batch_size}: give {least} or more{reason}": options.batch_size >= least,
+        f"--max-samples {options.max_samples}: give {least} or more, or leave it out{reason}": (
+            options.max_samples is None or options.max_samples >= least
+        ),
+    }
+    return [problem for problem, fine in checks.items() if not fine]
+
+
 def evaluate(options: argparse.Namespace) -> dict[str, object]:
     """Score as asked; the result holds the measures and what they were taken on."""
+    if wrong := problems(options):
+        raise UserError(*wrong)
     from contextlm.data.datasets import build_datasets
     from contextlm.inference.opened import opened
     from contextlm.inference.scoring import score

@@ -24,11 +24,11 @@ def describe(config: Config, world_size: int | None = None, vocab_size: int | No
     ranks = world_size or config.parallel.model_parallel_size
     vocabulary = vocab_size or config.model.vocab_size
     blocks = [
-        "Configuration\n" + _indent(dump(config, compact=True)),
         _parameters(config, vocabulary),
         _flops(config, vocabulary or 0),
         _layout(config, ranks),
         _memory(config, vocabulary or 0, ranks),
+        "Configuration\n" + _indent(dump(config, compact=True)),
         "Nothing was started.",
     ]
     return "\n\n".join(blocks)

@@ -67,7 +67,7 @@ def read_flags(argv: Sequence[str], fields: Mapping[str, Field]) -> FlagReading:
 def _group(argv: Sequence[str], problems: list[str]) -> list[tuple[str, list[str]]]:
     """The flags in order, each with the words that follow it."""
     groups: list[tuple[str, list[str]]] = []
-    for word in argv:
+    for word in ("--help" if word == "-h" else word for word in argv):
         if _FLAG.match(word):
             flag, equals, value = word.partition("=")
             groups.append((flag, [value] if equals else []))

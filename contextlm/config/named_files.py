@@ -30,6 +30,11 @@ def checkpoint_problems(config: Config) -> list[str]:
         )
     if given.finetune and given.load is None:
         problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
+    elif given.finetune and _same_path(str(given.load), given.save):
+        problems.append(
+            f"--finetune: starts anew from the weights of --load {given.load}, which --save would overwrite; "
+            "save elsewhere, or drop --finetune to resume"
+        )
     if given.init_backbone_from is not None:
         problems += _no_checkpoint("--init-backbone-from", given.init_backbone_from, "give a folder that --save made")
         if not config.context.enabled:

@@ -22,6 +22,19 @@ from contextlm.config.yaml_file import YamlReading, read_yaml
 from contextlm.errors import UserError
 
 
+class ConfigurationError(UserError):
+    """Every mistake of a command line.
+
+    Args:
+        output_dir: where the run would have written its `exit.json`, as far as that is known.
+        problems: one sentence each.
+    """
+
+    def __init__(self, output_dir: str | None, *problems: str) -> None:
+        super().__init__(*problems)
+        self.output_dir = output_dir
+
+
 class Invocation(NamedTuple):
     """What a command line asks for.
 
@@ -41,7 +54,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
 
     environ: where torchrun's WORLD_SIZE is looked up; os.environ if not given.
 
-    Raises UserError with all problems of flags, YAML, preset and their combination; SystemExit(0) after
+    Raises ConfigurationError with all problems of flags, YAML, preset and their combination; SystemExit(0) after
     `--help`.
     """
     fields = all_fields()
@@ -55,7 +68,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
     config, bad = _resolve(fields, flags, problems)
     problems += _not_about(bad, validate(config, world_size, dry_run=dry_run))
     if problems:
-        raise UserError(*problems)
+        raise ConfigurationError(config.output_dir, *problems)
     return Invocation(config, dry_run, world_size)
 
 

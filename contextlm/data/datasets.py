@@ -31,8 +31,8 @@ class Datasets:
     Attributes:
         train, validation, test: samples, or None where the split holds none.
         notes: one sentence for each thing that was left out.
-        fingerprint: sha256 of the data, the blend and the split; equal for equal samples. Of each dataset it
-            covers the index and both ends of the tokens, not their paths.
+        fingerprint: sha256 of the data, the blend, the split, the sample length and the seed; equal for equal
+            samples. Of each dataset it covers the index and both ends of the tokens, not their paths.
     """
 
     train: EpochSamples | BlendedSamples | None
@@ -69,7 +69,7 @@ def build_datasets(config: Config, tokenizer: Tokenizer) -> Datasets:
         samples.append(_samples(sources, split, place, config, missing) if split[place] else None)
     if problems:
         raise UserError(*problems)
-    return Datasets(*samples, notes=tuple(notes), fingerprint=_fingerprint(sources, split))
+    return Datasets(*samples, notes=tuple(notes), fingerprint=_fingerprint(sources, split, config))
 
 
 def split_documents(num_documents: int, split: Sequence[float], place: int) -> slice:
@@ -120,8 +120,8 @@ def _samples(
     return found[0] if found else None
 
 
-def _fingerprint(sources: Sequence[_Source], split: Sequence[float]) -> str:
-    parts: list[object] = [list(split)]
+def _fingerprint(sources: Sequence[_Source], split: Sequence[float], config: Config) -> str:
+    parts: list[object] = [list(split), config.model.seq_length, config.training.seed]
     for source in sources:
         dataset = source.dataset
         ends = hashlib.sha256(dataset.tokens(0, FINGERPRINT_SPAN_TOKENS).tobytes())

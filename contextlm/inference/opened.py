@@ -54,6 +54,7 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
         raise UserError(f"--context-control {context_control}: {folder} is a plain model without a context head")
     config = dataclasses.replace(
         saved,
+        model=dataclasses.replace(saved.model, transformer_impl="auto"),  # weights fit every backend
         parallel=ParallelConfig(),
         training=dataclasses.replace(saved.training, bf16=saved.training.bf16 and torch.cuda.is_available()),
         context=dataclasses.replace(saved.context, context_control=context_control),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -37,14 +37,14 @@ def score(
     lengths = opened.tokenizer.token_byte_lengths()
     counts = np.zeros(opened.tokenizer.vocab_size, dtype=np.int64)
     loss_sum = 0.0
-    for first in range(0, total, batch_size):
-        rows = [samples.sample(n) for n in range(first, min(first + batch_size, total))]
+    for first, end in _batches(total, batch_size):
+        rows = [samples.sample(n) for n in range(first, end)]
         tokens = torch.from_numpy(np.stack(rows)).to(opened.device)
         inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         positions_BS = torch.arange(inputs_BS.shape[1], device=opened.device).expand_as(inputs_BS)
         loss_sum += opened.model(inputs_BS, positions_BS, None, labels=labels_BS).double().sum().item()
         counts += np.bincount(labels_BS.cpu().numpy().ravel(), minlength=len(counts))
-        progress(min(first + batch_size, total), total)
+        progress(end, total)
     num_tokens = int(counts.sum())
     num_bytes = None if lengths is None else int((counts * lengths).sum())
     loss = loss_sum / num_tokens
@@ -57,3 +57,12 @@ def score(
         "bytes": num_bytes,
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),
     }
+
+
+def _batches(total: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Bounds of the batches; the last one takes a remainder of 1 too, in which there is no one to swap with."""
+    first = 0
+    while first < total:
+        end = total if total - first <= batch_size + 1 else first + batch_size
+        yield first, end
+        first = end

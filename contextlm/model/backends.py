@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 import torch
@@ -38,13 +39,26 @@ class TorchSpecProvider(LocalSpecProvider):
         return ScaledDotProductAttention
 
 
-def choose_backend(transformer_impl: str) -> BackendSpecProvider:
-    """The provider that `--transformer-impl` names; `auto` takes Transformer Engine where it and CUDA are."""
+def choose_backend(transformer_impl: str, bf16: bool) -> BackendSpecProvider:
+    """The provider that `--transformer-impl` names.
+
+    `auto` takes Transformer Engine where it and CUDA are, for bf16 only: its fp32 products are TF32's.
+    """
     if transformer_impl == "auto":
-        has_engine = importlib.util.find_spec("transformer_engine") is not None
-        transformer_impl = "transformer_engine" if has_engine and torch.cuda.is_available() else "torch"
+        transformer_impl = "transformer_engine" if bf16 and _has_engine() else "torch"
     if transformer_impl == "transformer_engine":
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         return TESpecProvider()
     return TorchSpecProvider()
+
+
+def _has_engine() -> bool:
+    """Whether Transformer Engine is there and works with this torch."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("transformer_engine") is None:
+        return False
+    try:
+        importlib.import_module("transformer_engine.pytorch")
+    except (ImportError, OSError):  # built for another torch or CUDA
+        return False
+    return True

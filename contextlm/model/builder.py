@@ -59,7 +59,7 @@ def _block_spec(
     config: Config, transformer_config: TransformerConfig, pipeline_rank: int
 ) -> TransformerBlockSubmodules:
     """The layers of this stage; the one that begins the token decoder carries the context head."""
-    backend = choose_backend(config.model.transformer_impl)
+    backend = choose_backend(config.model.transformer_impl, config.training.bf16)
     plain = layer_spec(backend, config.model.parallel_residual)
     first = get_transformer_layer_offset(transformer_config, pp_rank=pipeline_rank)
     layers = [plain] * get_num_layers_to_build(transformer_config, pp_rank=pipeline_rank)

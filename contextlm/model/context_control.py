@@ -27,7 +27,7 @@ def control(kind: str, prediction_CBH: Tensor, context_CBH: Tensor) -> Tensor:
         return torch.zeros_like(prediction_CBH)
     if kind == "shuffle":
         if prediction_CBH.shape[1] == 1:
-            raise UserError("--context-control shuffle: swaps sequences within a batch of 1; use --micro-batch-size 2")
+            raise UserError("--context-control shuffle: swaps the sequences of a batch; this one has one: use more")
         return prediction_CBH.roll(1, dims=1)  # a derangement: no sequence keeps its own
     if kind == "random":
         return torch.randn_like(prediction_CBH) * prediction_CBH.std()

@@ -57,6 +57,7 @@ def model_parallel(parallel: ParallelConfig) -> Iterator[Layout]:
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         create_gloo_process_groups=False,
+        distributed_timeout_minutes=parallel.distributed_timeout_minutes,
     )
     try:
         yield Layout(ProcessGroupCollection.use_mpu_process_groups())

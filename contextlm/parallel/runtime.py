@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from contextlm.config.schema import ParallelConfig
+from contextlm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,18 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
     # One hardware queue keeps the order of kernels and collectives; megatron-core's overlap relies on it.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     use_cuda = torch.cuda.is_available()
+    backend = parallel.distributed_backend
+    if backend == "nccl" and not use_cuda:
+        raise UserError("--distributed-backend nccl: there is no CUDA device here; use gloo, or leave it out")
     if use_cuda:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun --nproc-per-node: local rank {local_rank} has no GPU, this machine has "
+                f"{torch.cuda.device_count()}; start as many processes, or hide the GPUs with CUDA_VISIBLE_DEVICES="
+            )
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     prepare_megatron(use_cuda)
-    backend = parallel.distributed_backend
     torch.distributed.init_process_group(
         ("nccl" if use_cuda else "gloo") if backend == "auto" else backend,
         timeout=datetime.timedelta(minutes=parallel.distributed_timeout_minutes),
@@ -54,8 +62,12 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
         yield Runtime(device, rank, world_size)
         # A rank that leaves while its peers are still talking crashes them.
         torch.distributed.barrier()
-    finally:
-        torch.distributed.destroy_process_group()
+    except BaseException:
+        # NCCL waits for peers that sit in a collective: a failing rank must not; the process ends anyway.
+        if not use_cuda:
+            torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()
 
 
 def prepare_megatron(use_cuda: bool) -> None:

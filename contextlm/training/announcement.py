@@ -15,7 +15,7 @@ def announcement(run: Run) -> tuple[str, ...]:
     config, parallel = run.config, run.config.parallel
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
-    backend = choose_backend(config.model.transformer_impl)
+    backend = choose_backend(config.model.transformer_impl, config.training.bf16)
     samples, per_iteration = run.datasets.train, run.global_batch_size
     epoch = samples.samples_per_epoch
     epochs = config.training.train_iters * per_iteration / epoch

@@ -19,9 +19,12 @@ from megatron.core import __version__ as megatron_version
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.validation import StrictHandling
+from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import __version__, atomic_files
+from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump as dump_config
+from contextlm.config.yaml_file import load as load_config
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
@@ -66,40 +69,50 @@ def save(run: Run, say: Say) -> None:
 def load(run: Run, say: Say) -> int:
     """Start where `--load` or `--init-backbone-from` says; returns the iteration to continue after.
 
+    `--finetune` and `--init-backbone-from` are ways to begin: the same command, run again after it has saved,
+    continues what it began.
+
     Raises:
-        UserError: nothing is there, it is of another model, or a fresh start would overwrite a checkpoint.
+        UserError: nothing is there, it is of another model, or another run's checkpoints would be overwritten.
     """
     given = run.config.checkpoint
-    folder = None if given.load is None else checkpoint_folder.find(given.load)
-    fresh = folder is None or given.finetune
-    if fresh and given.save is not None and (present := checkpoint_folder.find(given.save)):
+    begins_elsewhere = given.finetune or given.init_backbone_from is not None
+    saved_before = None if given.save is None else checkpoint_folder.find(given.save)
+    source = given.load if given.init_backbone_from is None else given.init_backbone_from
+    if saved_before is not None and (begins_elsewhere or _same_path(given.load, given.save)):
+        _resume(run, saved_before, say)
+        return run.progress.iteration
+    if saved_before is not None:
         raise UserError(
-            f"--save {given.save}: a fresh start would overwrite {present}; continue it with --load {given.save}"
-            f"{' and without --finetune' if given.finetune else ''}, or save elsewhere"
+            f"--save {given.save}: would overwrite {saved_before} of another run; "
+            f"continue that one with --load {given.save}, or save elsewhere"
         )
-    if folder is None:
-        if given.init_backbone_from is not None:
-            folder = checkpoint_folder.find(given.init_backbone_from)
-            if folder is None:
-                raise UserError(f"--init-backbone-from {given.init_backbone_from}: holds no complete checkpoint")
-            load_weights(run, folder, backbone_only=True)
-            say(f"new context head on the backbone of {folder}")
-        elif given.load is not None and given.load != given.save:
-            raise UserError(f"--load {given.load}: holds no complete checkpoint; check the path")
-        else:
-            say(f"fresh start: no checkpoint in {given.load}" if given.load else "fresh start")
+    if source is None or _same_path(given.load, given.save):
+        say(f"fresh start: no checkpoint in {given.load}" if given.load else "fresh start")
         return 0
-    if given.finetune:
+    folder = checkpoint_folder.find(source)
+    if folder is None:
+        flag = "--load" if given.init_backbone_from is None else "--init-backbone-from"
+        raise UserError(f"{flag} {source}: holds no complete checkpoint; check the path")
+    if given.init_backbone_from is not None:
+        load_weights(run, folder, backbone_only=True)
+        say(f"new context head on the backbone of {folder}")
+    elif given.finetune:
         load_weights(run, folder)
         say(f"weights of {folder}; iteration, optimizer and data start anew")
-        return 0
-    _resume(run, folder, say)
+    else:
+        _resume(run, folder, say)
     return run.progress.iteration
+
+
+def _same_path(one: str | None, other: str | None) -> bool:
+    """Whether both name one folder."""
+    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
 
 
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
-    compatibility.check(folder, run.config, run.tokenizer.vocab_size)
+    compatibility.check(folder, run.config, run.tokenizer)
     saved = checkpoint_folder.read_run(folder)
     state = weights_state(run.language_model, run.layout)
     state["optimizer"] = run.optimizer.sharded_state_dict(
@@ -112,15 +125,15 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     run.optimizer.load_state_dict(loaded["optimizer"])
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
-    same_layout = saved["layout"] == _layout(run) and len(loaded["rng"]) == len(state["rng"])
-    if same_layout and saved["device"] == run.runtime.device.type:
+    same_layout = saved["layout"] == _layout(run) and saved["device"] == run.runtime.device.type
+    if same_layout:
         rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})
     else:
         seed_dropout(run.config.training.seed + run.progress.iteration, run.layout)
     if saved["data_fingerprint"] != run.datasets.fingerprint:
-        say("warning: the data, --split or blend differ from the checkpoint's: the order of samples changes")
-    if saved["global_batch_size"] != run.global_batch_size:
-        say(f"global batch size {saved['global_batch_size']} -> {run.global_batch_size}")
+        say("warning: data, blend, --split, --seq-length or --seed are not the checkpoint's: the sample order changes")
+    for name, (before, after) in _changed_options(folder, run.config).items():
+        say(f"note: --{name.replace('_', '-')} {before} -> {after}")
     note = "" if same_layout else f" (saved under {saved['layout']}, continued under {_layout(run)})"
     say(f"resumed from {folder}, iteration {run.progress.iteration}{note}")
 
@@ -133,7 +146,7 @@ def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None
         folder: the checkpoint.
         backbone_only: the checkpoint is a plain model's; the head keeps its initial weights.
     """
-    compatibility.check(folder, run.config, run.tokenizer.vocab_size, backbone_only=backbone_only)
+    compatibility.check(folder, run.config, run.tokenizer, backbone_only=backbone_only)
     read_weights(run.language_model, run.layout, folder, may_lack=("context_head.",) if backbone_only else ())
     run.optimizer.reload_model_params()
 
@@ -177,13 +190,18 @@ def _read(
     Raises:
         UserError: any other key that only one side has.
     """
-    loaded, ignored, lacking = dist_checkpointing.load(state, str(folder), strict=StrictHandling.RETURN_ALL)
+    try:
+        loaded, ignored, lacking = dist_checkpointing.load(state, str(folder), strict=StrictHandling.RETURN_ALL)
+    except CheckpointException as error:  # not an Exception
+        raise UserError(f"checkpoint {folder} cannot be read: {error}") from error
     problems = [f"{key}: the model has it, the checkpoint does not" for key in lacking if not key.startswith(may_lack)]
     problems += [
         f"{key}: the checkpoint has it, the model does not" for key in ignored if not key.startswith(may_ignore)
     ]
-    if problems:
-        raise UserError(f"checkpoint {folder} does not fit:", *sorted(problems))
+    found: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(found, problems)  # a rank that raised alone would leave the others waiting
+    if everyones := sorted({problem for problems in found for problem in problems}):
+        raise UserError(f"checkpoint {folder} does not fit:", *everyones)
     return loaded
 
 
@@ -192,6 +210,14 @@ def _set_weights(module: torch.nn.Module, state: dict[str, Any]) -> None:
     result = module.load_state_dict(state, strict=False)
     absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
     assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
+
+
+def _changed_options(folder: Path, config: Config) -> dict[str, tuple[object, object]]:
+    """Options of training and optimizer that are not the checkpoint's, by name: (before, after)."""
+    saved = load_config(folder / checkpoint_folder.CONFIG_FILE)
+    before = asdict(saved.training) | asdict(saved.optimizer) | {"lr_decay_iters": saved.lr_decay_iters}
+    after = asdict(config.training) | asdict(config.optimizer) | {"lr_decay_iters": config.lr_decay_iters}
+    return {name: (before[name], value) for name, value in after.items() if before[name] != value}
 
 
 def _layout(run: Run) -> str:

@@ -40,11 +40,13 @@ def find(path: str | Path) -> Path | None:
     if re.fullmatch(r"iter_\d{7,}", path.name) and path.is_dir():
         return path
     tracker = path / TRACKER
+    present = sorted(entry.name for entry in path.glob("iter_*") if (entry / RUN_FILE).exists() and not entry.suffix)
+    remedy = f"write the number of a complete one into it ({', '.join(present) or 'none is there'})"
     if not tracker.exists():
+        if present:
+            raise UserError(f"{tracker}: is missing, but there are checkpoints; {remedy}")
         return None
     text = tracker.read_text().strip()
-    present = sorted(entry.name for entry in path.glob("iter_*") if entry.is_dir() and entry.suffix != ".tmp")
-    remedy = f"write the number of a complete one into it ({', '.join(present) or 'none is there'})"
     if not text.isdigit():
         raise UserError(f"{tracker}: holds {text!r}, not an iteration; {remedy}")
     folder = iteration_folder(path, int(text))

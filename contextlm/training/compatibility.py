@@ -7,6 +7,7 @@ from pathlib import Path
 
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load as load_config
+from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
 
@@ -28,13 +29,13 @@ _FREE = {
 }
 
 
-def check(folder: Path, config: Config, vocab_size: int, *, backbone_only: bool = False) -> None:
+def check(folder: Path, config: Config, tokenizer: Tokenizer, *, backbone_only: bool = False) -> None:
     """Compare a checkpoint's model with the one of this run.
 
     Args:
         folder: the checkpoint.
         config: this run's configuration.
-        vocab_size: ids of this run's tokenizer.
+        tokenizer: of this run.
         backbone_only: a plain model is to be loaded under a new context head.
 
     Raises:
@@ -45,7 +46,10 @@ def check(folder: Path, config: Config, vocab_size: int, *, backbone_only: bool 
     if backbone_only and saved.context.enabled:
         problems.append(f"--init-backbone-from {folder}: already has a context head; use --load with --finetune")
     theirs, ours = _facts(saved, backbone_only), _facts(config, backbone_only)
-    theirs["vocabulary"], ours["vocabulary"] = read_run(folder)["vocab_size"], vocab_size
+    if read_run(folder)["tokenizer_fingerprint"] != tokenizer.fingerprint:
+        problems.append(
+            f"--tokenizer-model: checkpoint {folder} was trained with another tokenizer; its own is kept in that folder"
+        )
     problems += [
         f"--{name.replace('_', '-')} {ours[name]}: checkpoint {folder} has {theirs[name]}; "
         "its weights mean nothing to another model: use the same value or another checkpoint"

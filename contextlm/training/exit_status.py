@@ -12,37 +12,72 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 
 @contextlib.contextmanager
 def recorded(output_dir: str | None) -> Iterator[None]:
     """Write `<output_dir>/exit.json` when the block ends; a failure is passed on.
 
-    The file holds `status` (0 or 1), `rank` and `cause`. It is removed at the start by rank 0.
+    The file holds `status` (0 or 1), `rank`, `cause` and `attempt` (torchrun's restart count). What an earlier
+    job or attempt left there is removed at the start.
     """
     rank = int(os.environ.get("RANK", "0"))
-    path = None if output_dir is None else Path(output_dir) / "exit.json"
-    if path is not None and rank == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+    if rank == 0:
+        _remove_stale(output_dir)
     try:
         yield
     except BaseException as error:
-        cause = str(error).strip() or type(error).__name__
-        _write_first(path, {"status": 1, "rank": rank, "cause": cause})
+        write_failure(output_dir, error)
         raise
     if rank == 0:
-        _write_first(path, {"status": 0, "rank": 0, "cause": None})
+        _write_first(output_dir, {"status": 0, "rank": 0, "cause": None})
 
 
-def _write_first(path: Path | None, record: dict[str, object]) -> None:
-    """Write the record unless another rank was first: what follows a first failure is not the cause."""
-    if path is None:
+def write_failure(output_dir: str | None, error: BaseException) -> None:
+    """Record that this rank failed, unless another one did before it: what follows is not the cause."""
+    cause = str(error).strip() or type(error).__name__
+    _write_first(output_dir, {"status": 1, "rank": int(os.environ.get("RANK", "0")), "cause": cause})
+
+
+def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
+    """Write the record unless another rank of this attempt was first."""
+    if output_dir is None:
         return
+    path = Path(output_dir) / "exit.json"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(output_dir)
         with open(path, "x") as file:
-            json.dump(record, file)
+            json.dump(record | {"attempt": _attempt()}, file)
             file.write("\n")
     except FileExistsError:
         return
     except OSError as error:
         print(f"warning: {path} could not be written: {error}", file=sys.stderr)
+
+
+def _remove_stale(output_dir: str | None) -> None:
+    """Remove the record of an earlier job or attempt; never one that a rank of this attempt wrote."""
+    if output_dir is None:
+        return
+    path = Path(output_dir) / "exit.json"
+    with contextlib.suppress(OSError):
+        is_older = path.stat().st_mtime < _started()
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            is_older = is_older or json.loads(path.read_text())["attempt"] < _attempt()
+        if is_older:
+            path.unlink()
+
+
+def _started() -> float:
+    """When this job began, before any of its ranks: torchrun's start, or ours without torchrun."""
+    process = psutil.Process()
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ and (parent := process.parent()) is not None:
+        process = parent
+    return process.create_time()
+
+
+def _attempt() -> int:
+    """How often torchrun has restarted the ranks."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

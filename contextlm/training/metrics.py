@@ -31,8 +31,8 @@ class Metrics:
         self.speaks = run.layout.is_last_rank
         folder = run.config.output_dir
         self.path = None if folder is None or not self.speaks else Path(folder) / "metrics.jsonl"
-        self.waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
-        self.lines: list[dict[str, Any]] = []
+        self.waiting: list[tuple[dict[str, Any], torch.Tensor]] = []  # training lines and their losses
+        self.lines: list[dict[str, Any]] = []  # all lines since the last log line, in order
         self.clock = time.perf_counter()
 
     def say(self, *sentences: str) -> None:
@@ -49,10 +49,11 @@ class Metrics:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if iteration > 0 and self.path.exists():
-            for line in self.path.read_text().splitlines():
-                if not line.endswith("}") or json.loads(line)["iteration"] > iteration:
-                    break  # of a later iteration, or half-written by a killed run
-                kept.append(line + "\n")
+            lines = self.path.read_text().splitlines()
+            numbers = [_iteration_of(line) for line in lines]
+            kept = [line + "\n" for line, n in zip(lines, numbers, strict=True) if n is not None and n <= iteration]
+            if None in numbers[:-1]:  # the last one may be half-written by a killed run
+                self.say(f"warning: {self.path}: left out {numbers[:-1].count(None)} unreadable line(s)")
         if not self.path.exists() or self.path.read_text() != "".join(kept):
             atomic_files.write_bytes(self.path, "".join(kept).encode())
 
@@ -74,6 +75,7 @@ class Metrics:
             "mfu": self.throughput.mfu(rate),
         }
         self.waiting.append((line, result.loss))
+        self.lines.append(line)
 
     def log(self) -> None:
         """Print the log line of the iterations since the last one, and write their metrics."""
@@ -83,7 +85,6 @@ class Metrics:
                 line["lm_loss"] = loss
             nan = sum(not math.isfinite(loss) for loss in losses)
             self._print([line for line, _ in self.waiting], nan)
-            self.lines += [line for line, _ in self.waiting]
         self.waiting.clear()
         self._write()
 
@@ -131,7 +132,6 @@ class Metrics:
                 "num_tokens": result.num_tokens,
             }
         )
-        self._write()
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -142,5 +142,20 @@ class Metrics:
         """Append the finished lines."""
         if self.path is not None and self.lines:
             with open(self.path, "a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in self.lines)
+                file.writelines(json.dumps(_without_nan(line)) + "\n" for line in self.lines)
         self.lines.clear()
+
+
+def _without_nan(line: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN and no infinity: they become null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()
+    }
+
+
+def _iteration_of(line: str) -> int | None:
+    """The iteration that a line of metrics.jsonl is about; None if it is no such line."""
+    try:
+        return int(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -11,21 +11,23 @@ PREFIX = "rng."
 
 
 def collect() -> dict[str, Tensor]:
-    """The state of every generator of this rank, uint8, by name."""
-    states = {"cpu": torch.get_rng_state()}
+    """The state of every generator of this rank, uint8, by name; names say the device, whose states differ."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    states = {f"{device}.host": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+        states["cuda.device"] = torch.cuda.get_rng_state()
     tracked = get_cuda_rng_tracker().get_states()
-    return states | {f"tracker.{name}": state for name, state in tracked.items()}
+    return states | {f"{device}.tracker.{name}": state for name, state in tracked.items()}
 
 
 def restore(states: dict[str, Tensor]) -> None:
     """Put back what `collect` gave; each tensor must own its storage (torch reads a view from the wrong place)."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_rng_state(states[f"{device}.host"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda.device"])
     tracker = get_cuda_rng_tracker()
-    tracker.set_states({name: states[f"tracker.{name}"] for name in tracker.get_states()})
+    tracker.set_states({name: states[f"{device}.tracker.{name}"] for name in tracker.get_states()})
 
 
 def to_save(rank: int, world_size: int) -> dict[str, ShardedTensor]:

@@ -15,7 +15,7 @@ def train(run: Run) -> None:
     """Train until `--train-iters` or `--exit-interval`, and leave a checkpoint where `--save` says so."""
     config, progress = run.config.training, run.progress
     metrics = Metrics(run)
-    metrics.say(*announcement(run), *run.datasets.notes)
+    metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
     started_at = checkpoint.load(run, metrics.say)
     metrics.start(started_at)
     if progress.iteration >= config.train_iters:

@@ -103,7 +103,7 @@ def _last_screen(display: Display, files: Files) -> None:
         "",
         "What to try next:",
         f"    .venv/bin/python tools/generate.py --load {files.run('contextlm')} --prompt 'Raise an error'",
-        "    make quickstart ARGS='--iterations 1000'          the same, trained longer",
+        "    make quickstart ARGS='--iterations 1000 --folder runs/longer'   more training, beside this one",
         f"    {files.commands}: take the training command, add --context-chunk-size 8, save elsewhere",
         "    .venv/bin/python pretrain_contextlm.py --model contextlm-gpt2-124m --dry-run",
         "    README.md: your own text, 8 GPUs, many nodes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -111,3 +112,16 @@ def test_checkpoints(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
     fresh = run(*TRAIN, "--data-path", str(data), "--save", str(twenty_steps))
     assert fresh.returncode == 1 and "would overwrite" in fresh.stderr
     assert before == {path: path.stat().st_mtime_ns for path in twenty_steps.rglob("iter_*/*")}
+
+
+def test_under_torchrun_every_mistake_is_told_and_kept(data: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "exit.json"  # of an earlier job
+    stale.write_text('{"status": 0, "rank": 0, "cause": null, "attempt": 0}')
+    os.utime(stale, (0, 0))
+    mistakes = ("--train-itres", "5", "--lr", "fast", "--split", "1,2")
+    done = run(*TRAIN, "--data-path", str(data), "--save", str(tmp_path), *mistakes, processes=2)
+    assert done.returncode == 1
+    for piece in ("--train-itres", "--lr", "--split 1,2"):
+        assert f"error: {piece}" in done.stderr, done.stderr
+    record = json.loads((tmp_path / "exit.json").read_text())
+    assert record["status"] == 1 and "--train-itres" in record["cause"]

@@ -43,7 +43,12 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
 
 
 def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> None:
-    assert json.loads((twenty_steps / "exit.json").read_text()) == {"status": 0, "rank": 0, "cause": None}
+    assert json.loads((twenty_steps / "exit.json").read_text()) == {
+        "status": 0,
+        "rank": 0,
+        "cause": None,
+        "attempt": 0,
+    }
     from contextlm.config.yaml_file import load
 
     saved = load(twenty_steps / "iter_0000020" / "config.yaml")

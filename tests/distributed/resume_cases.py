@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def train(folder: str | None, steps: int, values: dict[str, Any], forget_moments: bool = False) -> list[float] | None:
+def train(
+    folder: str | None,
+    steps: int,
+    values: dict[str, Any],
+    forget_moments: bool = False,
+    forget_generators: bool = False,
+) -> list[float] | None:
     """Train `steps` iterations from where the configuration says, and save.
 
     Args:
@@ -13,10 +19,12 @@ def train(folder: str | None, steps: int, values: dict[str, Any], forget_moments
         steps: how many iterations.
         values: of the configuration; they may name other places.
         forget_moments: sabotage: AdamW's moments are lost.
+        forget_generators: sabotage: the random numbers begin anew.
 
     Returns:
         the losses, on ranks that have them.
     """
+    from contextlm.parallel.seeds import seed_dropout
     from contextlm.training import checkpoint
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
@@ -28,6 +36,8 @@ def train(folder: str | None, steps: int, values: dict[str, Any], forget_moments
             for state in run.optimizer.chained_optimizers[0].optimizer.state.values():
                 state["exp_avg"].zero_()
                 state["exp_avg_sq"].zero_()
+        if forget_generators:
+            seed_dropout(1, run.layout)
         batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches)
         losses = []
         for _ in range(steps):
@@ -38,6 +48,25 @@ def train(folder: str | None, steps: int, values: dict[str, Any], forget_moments
             batches.close()
         checkpoint.save(run, lambda text: None)
         return losses if run.layout.is_last_stage else None
+
+
+def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:
+    """Save what a GPU would have saved: generators of other names and widths."""
+    import json
+    from pathlib import Path
+    from unittest import mock
+
+    import torch
+
+    from contextlm.training import checkpoint_folder, rng_state
+
+    states = {f"cuda.{name}": torch.zeros(16, dtype=torch.uint8) for name in ("host", "device", "tracker.x")}
+    with mock.patch.object(rng_state, "collect", lambda: states):
+        train(folder, 2, values)
+    found = checkpoint_folder.find(Path(folder))
+    assert found is not None
+    facts = json.loads((found / "run.json").read_text())
+    (found / "run.json").write_text(json.dumps(facts | {"device": "cuda"}))
 
 
 def weights_and_moments(folder: str, values: dict[str, Any]) -> dict[str, Any]:

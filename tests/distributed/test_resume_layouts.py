@@ -59,6 +59,16 @@ def test_continues_in_bf16(pool: Pool, tmp_path: Path) -> None:
     assert np.allclose(other, whole[4:], rtol=2e-3, atol=0), (other, whole[4:])
 
 
+@pytest.mark.parametrize("forget_generators", [False, True])
+def test_dropout_continues_with_the_same_random_numbers(pool: Pool, tmp_path: Path, forget_generators: bool) -> None:
+    dropout = VALUES | {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+    whole = losses(pool, "TP2", values=dropout, folder=None, steps=6)
+    folder = str(tmp_path / "checkpoints")
+    losses(pool, "TP2", values=dropout, folder=folder, steps=3)
+    then = losses(pool, "TP2", values=dropout, folder=folder, steps=3, forget_generators=forget_generators)
+    assert (then == whole[3:]) == (not forget_generators)
+
+
 def test_a_lost_optimizer_state_is_noticed(pool: Pool, undisturbed: list[float], tmp_path: Path) -> None:
     folder = str(tmp_path / "checkpoints")
     losses(pool, "TP2xPP2", folder=folder, steps=4)

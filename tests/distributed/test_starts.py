@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.pool import Pool
-from tests.distributed.resume_cases import train
+from tests.distributed.resume_cases import train, train_as_on_cuda
 
 VALUES = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-3, "train_iters": 8}
 PLAIN = {"context_chunk_size": 0}
@@ -20,10 +20,12 @@ def losses(pool: Pool, tmp_path: Path):
 
     def run(save: str | None, steps: int, **values: Any) -> list[float]:
         folder = None if save is None else str(tmp_path / save)
-        values = {key: str(tmp_path / v) if key in ("load", "init_backbone_from") else v for key, v in values.items()}
+        named = ("load", "init_backbone_from")
+        values = {key: str(tmp_path / value) if key in named and value else value for key, value in values.items()}
         (found,) = pool.run(train, 1, folder=folder, steps=steps, values=VALUES | values)
         return found
 
+    run.folder = tmp_path
     return run
 
 
@@ -41,6 +43,30 @@ def test_finetune_takes_the_weights_only(losses) -> None:
     assert losses(None, 4, load="base", finetune=True) == tuned
     # From the finetuned run's own folder it goes on.
     assert losses("tuned", 1)[0] not in tuned
+
+
+def test_a_begun_finetuning_goes_on_under_the_same_command(losses) -> None:
+    losses("base", 4)
+    whole = losses(None, 4, load="base", finetune=True)
+    assert losses("tuned", 2, load="base", finetune=True) == whole[:2]
+    assert losses("tuned", 2, load="base", finetune=True) == whole[2:]
+
+
+def test_another_runs_checkpoints_are_not_overwritten(losses) -> None:
+    losses("base", 2)
+    losses("other", 4)
+    for load in (None, "base"):
+        with pytest.raises(AssertionError, match="would overwrite"):
+            losses("other", 1, load=load)
+    (losses.folder / "other" / "latest_checkpointed_iteration.txt").unlink()
+    with pytest.raises(AssertionError, match="is missing, but there are checkpoints"):
+        losses("other", 1)
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_resumed(pool: Pool, losses) -> None:
+    folder = str(losses.folder / "base")
+    pool.run(train_as_on_cuda, 1, folder=folder, values=VALUES)
+    assert len(losses("base", 1)) == 1
 
 
 def test_a_plain_backbone_goes_under_a_new_head(losses) -> None:

@@ -31,8 +31,26 @@ def logits(backbone: str, values: dict[str, Any]) -> Any:
         return str(run.runtime.device.type), found
 
 
-def leaks(backbone: str, values: dict[str, Any]) -> list[int]:
-    """Positions whose change reaches a logit before them, over every phase of a chunk."""
+def leaks(backbone: str, values: dict[str, Any], off_by_one: bool = False) -> list[int]:
+    """Positions whose change reaches a logit before them, over every phase of a chunk.
+
+    Args:
+        backbone: which one.
+        values: of the configuration.
+        off_by_one: sabotage: each token receives the prediction of the chunk after its own.
+    """
+    from contextlm.model import context_head
+
+    aligned = context_head.spread
+    if off_by_one:
+        context_head.spread = lambda prediction, *rest: aligned(prediction.roll(-1, dims=0), *rest)
+    try:
+        return _leaks(backbone, values)
+    finally:
+        context_head.spread = aligned
+
+
+def _leaks(backbone: str, values: dict[str, Any]) -> list[int]:
     with small_run(backbone, **values) as run:
         randomize(run.language_model)
         tokens = _random_tokens(run, 2, run.config.model.seq_length)

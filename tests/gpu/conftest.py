@@ -30,5 +30,5 @@ def gpu_pool(num_gpus: int) -> Iterator[Pool]:
     if num_gpus == 0:
         pytest.skip("no CUDA device")
     visible = ",".join(map(str, range(num_gpus))) if GPUS is None else GPUS
-    with Pool(min(num_gpus, 4), CUDA_VISIBLE_DEVICES=visible) as pool:
+    with Pool(min(num_gpus, 4), CUDA_VISIBLE_DEVICES=visible, NVIDIA_TF32_OVERRIDE="0") as pool:
         yield pool

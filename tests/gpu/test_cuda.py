@@ -34,6 +34,7 @@ def test_computes_what_the_cpu_does(gpu_pool: Pool, pool: Pool, backbone: str) -
 def test_no_token_sees_a_later_one_in_bf16(gpu_pool: Pool, backbone: str, fusion: str) -> None:
     values = {"bf16": True, "context_fusion": fusion, "seq_length": 33}
     assert gpu_pool.run(cases.leaks, 1, backbone=backbone, values=values) == [[]]
+    assert gpu_pool.run(cases.leaks, 1, backbone=backbone, values=values, off_by_one=True) != [[]]
 
 
 def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
