@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
+from contextlm.errors import UserError
 from contextlm.parallel import runtime
 from contextlm.training import exit_status
 
@@ -18,6 +19,10 @@ def pretrain(config: Config) -> None:
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
         tokenizer = build_tokenizer(config.data)
         datasets = build_datasets(config, tokenizer)
+        if datasets.train is None:
+            raise UserError(
+                f"--split {config.data.split}: leaves nothing for training; give the first share more than 0"
+            )
         with runtime.start(config.parallel) as process:
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel

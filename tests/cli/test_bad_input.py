@@ -26,6 +26,7 @@ TRAIN = ("pretrain_contextlm.py", *SMALL, "--train-iters", "2")
         (("--fp8-format", "hybrid"), "not supported yet"),
         (("--num-experts", "8"), "not supported in ContextLM because"),
         (("--lr", "fast"), "--lr: "),
+        (("--split", "0,1,0"), "--split 0,1,0: leaves nothing for training"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )

@@ -30,8 +30,8 @@ def test_says_what_a_run_would_be():
 
 
 def test_the_configuration_in_it_is_yaml():
-    block = screen("--model pythia-70m --lr 3e-4").split("\n\n")[0].removeprefix("Configuration\n")
-    tree = yaml.safe_load(block)
+    (block,) = (b for b in screen("--model pythia-70m --lr 3e-4").split("\n\n") if b.startswith("Configuration\n"))
+    tree = yaml.safe_load(block.removeprefix("Configuration\n"))
     assert tree["preset"] == "pythia-70m" and tree["optimizer"]["lr"] == 3e-4
 
 
