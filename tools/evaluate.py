@@ -19,7 +19,7 @@ from rich.table import Table
 
 from contextlm import atomic_files
 from contextlm.config.fields import all_fields
-from contextlm.errors import UserError
+from contextlm.errors import UserError, told_to_the_user
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
@@ -99,12 +99,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, object]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score, print a table, write the JSON."""
     options = parser().parse_args(arguments)
-    try:
+    with told_to_the_user():
         result = evaluate(options)
-    except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
     table = Table(title=f"{result['checkpoint']}, {result['split']} split", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")

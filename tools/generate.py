@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextlm import atomic_files
-from contextlm.errors import UserError
+from contextlm.errors import UserError, told_to_the_user
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,12 +87,8 @@ def generate(options: argparse.Namespace) -> dict[str, object]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, print, write the JSON."""
     options = parser().parse_args(arguments)
-    try:
+    with told_to_the_user():
         result = generate(options)
-    except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
     if options.output:
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         atomic_files.write_json(options.output, result)

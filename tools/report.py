@@ -14,7 +14,7 @@ from pathlib import Path
 
 from contextlm.analysis.report import build_report
 from contextlm.analysis.run_record import read_run
-from contextlm.errors import UserError
+from contextlm.errors import UserError, told_to_the_user
 
 
 def main() -> int:
@@ -24,12 +24,8 @@ def main() -> int:
     parser.add_argument("--title", default="Training report", help="heading of the page")
     parser.add_argument("--commands", type=Path, help="text file with the commands that made the runs")
     arguments = parser.parse_args()
-    try:
+    with told_to_the_user():
         write_report(arguments.runs, arguments.output, arguments.title, arguments.commands)
-    except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 1
     print(f"{arguments.output}: report on {len(arguments.runs)} run(s)")
     return 0
 

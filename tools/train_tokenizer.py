@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     print(f"wrote {path}: {given.vocab_size} pieces")
     print(
-        f"next: python tools/preprocess_data.py --input {' '.join(given.input)} --output-prefix data/corpus "
+        f"next: python tools/preprocess_data.py --input {' '.join(given.input)} --output-prefix {given.output_prefix} "
         f"--append-eod --tokenizer-type SentencePieceTokenizer --tokenizer-model {path}"
     )
     return 0
