@@ -22,7 +22,7 @@ def data_problems(data: DataConfig) -> list[str]:
 def checkpoint_problems(config: Config) -> list[str]:
     """What is wrong with the folders that a run starts from and saves to."""
     given, problems = config.checkpoint, []
-    if given.load is not None and not _same_path(given.load, given.save):
+    if given.load is not None and not given.resumes_itself:
         problems += _no_checkpoint(
             "--load",
             given.load,
@@ -30,7 +30,7 @@ def checkpoint_problems(config: Config) -> list[str]:
         )
     if given.finetune and given.load is None:
         problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
-    elif given.finetune and _same_path(str(given.load), given.save):
+    elif given.finetune and given.resumes_itself:
         problems.append(
             f"--finetune: starts anew from the weights of --load {given.load}, which --save would overwrite; "
             "save elsewhere, or drop --finetune to resume"
@@ -115,7 +115,3 @@ def _no_checkpoint(flag: str, folder: str, remedy: str) -> list[str]:
     if "latest_checkpointed_iteration.txt" in entries or any(name.startswith("iter_") for name in entries):
         return []
     return [f"{flag} {folder}: holds no checkpoint; {remedy}"]
-
-
-def _same_path(one: str, other: str | None) -> bool:
-    return other is not None and os.path.realpath(one) == os.path.realpath(other)

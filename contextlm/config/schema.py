@@ -9,6 +9,7 @@ than one field are in `validation.py`; named starting points are in `presets.py`
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 
 from contextlm.config.options import option
@@ -199,6 +200,11 @@ class CheckpointConfig:
     init_backbone_from: str | None = option(
         None, "A plain checkpoint whose weights become the backbone under a new context head."
     )
+
+    @property
+    def resumes_itself(self) -> bool:
+        """Whether --load and --save name one folder: resume if there is a checkpoint, else start fresh."""
+        return None not in (self.load, self.save) and os.path.realpath(self.load) == os.path.realpath(self.save)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from contextlm.analysis.measures import Evaluation
 from contextlm.data.samples import Samples
 from contextlm.inference.opened import Opened
 
@@ -47,12 +47,12 @@ def score(
         progress(end, total)
     num_tokens = int(counts.sum())
     num_bytes = None if lengths is None else int((counts * lengths).sum())
-    loss = loss_sum / num_tokens
+    result = Evaluation(loss_sum / num_tokens, num_tokens, num_bytes or 0)
     shares = counts[counts > 0] / num_tokens
     return {
-        "lm_loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else math.inf,
-        "bits_per_byte": loss / math.log(2) * num_tokens / num_bytes if num_bytes else None,
+        "lm_loss": result.lm_loss,
+        "perplexity": result.perplexity,
+        "bits_per_byte": result.bits_per_byte,
         "tokens": num_tokens,
         "bytes": num_bytes,
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),

@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import inspect
 import logging
-import re
 from functools import reduce
 from typing import Any
 
@@ -183,4 +182,4 @@ def _mend(function: Any, count: int) -> None:
             f"{function.__module__}.{function.__qualname__}: expected {count} CUDA literal(s), found {found}; "
             "this mend was written for megatron-core 0.16.1"
         )
-    rewrite(function, {old: (new, source.count(old)) for old, new in _EDITS if re.search(re.escape(old), source)})
+    rewrite(function, {old: (new, source.count(old)) for old, new in _EDITS if old in source})

@@ -49,9 +49,9 @@ def save(run: Run, say: Say) -> None:
     if root is None:
         return
     iteration, is_first = run.progress.iteration, run.runtime.rank == 0
-    temporary = checkpoint_folder.iteration_folder(root, iteration).with_suffix(".tmp")
+    temporary = checkpoint_folder.temporary_folder(root, iteration)
     if is_first:
-        checkpoint_folder.begin(root, iteration)
+        checkpoint_folder.begin(temporary)
     torch.distributed.barrier()
     state = weights_state(run.language_model, run.layout)
     state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run.layout))
@@ -79,7 +79,7 @@ def load(run: Run, say: Say) -> int:
     begins_elsewhere = given.finetune or given.init_backbone_from is not None
     saved_before = None if given.save is None else checkpoint_folder.find(given.save)
     source = given.load if given.init_backbone_from is None else given.init_backbone_from
-    if saved_before is not None and (begins_elsewhere or _same_path(given.load, given.save)):
+    if saved_before is not None and (begins_elsewhere or given.resumes_itself):
         _resume(run, saved_before, say)
         return run.progress.iteration
     if saved_before is not None:
@@ -87,7 +87,7 @@ def load(run: Run, say: Say) -> int:
             f"--save {given.save}: would overwrite {saved_before} of another run; "
             f"continue that one with --load {given.save}, or save elsewhere"
         )
-    if source is None or _same_path(given.load, given.save):
+    if source is None or given.resumes_itself:
         say(f"fresh start: no checkpoint in {given.load}" if given.load else "fresh start")
         return 0
     folder = checkpoint_folder.find(source)
@@ -103,11 +103,6 @@ def load(run: Run, say: Say) -> int:
     else:
         _resume(run, folder, say)
     return run.progress.iteration
-
-
-def _same_path(one: str | None, other: str | None) -> bool:
-    """Whether both name one folder."""
-    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
 
 
 def _resume(run: Run, folder: Path, say: Say) -> None:

@@ -67,12 +67,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE}: {error}; use another checkpoint") from None
 
 
-def begin(root: str | Path, iteration: int) -> Path:
-    """An empty temporary folder for the checkpoint of an iteration."""
-    temporary = iteration_folder(root, iteration).with_suffix(".tmp")
+def temporary_folder(root: str | Path, iteration: int) -> Path:
+    """Where the checkpoint of an iteration is written before it counts."""
+    return iteration_folder(root, iteration).with_suffix(".tmp")
+
+
+def begin(temporary: Path) -> None:
+    """Make the temporary folder, empty."""
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    return temporary
 
 
 def publish(temporary: Path, iteration: int) -> Path:

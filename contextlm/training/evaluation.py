@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
+from contextlm.analysis.measures import Evaluation
 from contextlm.training.step import forward_backward
 
 if TYPE_CHECKING:
     from contextlm.data.samples import EpochSamples
     from contextlm.training.setup import Run
-
-
-class Evaluation(NamedTuple):
-    """The result over one stream of samples; every rank holds the same."""
-
-    lm_loss: float
-    num_tokens: int
-    num_bytes: int
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss) per token; infinite where that overflows."""
-        return math.exp(self.lm_loss) if self.lm_loss < 700 else math.inf
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Bits per byte of text, comparable between tokenizers; None where the text is not known."""
-        return self.lm_loss / math.log(2) * self.num_tokens / self.num_bytes if self.num_bytes else None
 
 
 def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluation | None:

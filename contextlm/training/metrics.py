@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from contextlm import atomic_files
-from contextlm.training.evaluation import Evaluation
+from contextlm.analysis.measures import Evaluation
 from contextlm.training.setup import Run
 from contextlm.training.step import StepResult
 from contextlm.training.throughput import Throughput
@@ -48,13 +48,14 @@ class Metrics:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
-        if iteration > 0 and self.path.exists():
-            lines = self.path.read_text().splitlines()
+        before = self.path.read_text() if self.path.exists() else None
+        if iteration > 0 and before is not None:
+            lines = before.splitlines()
             numbers = [_iteration_of(line) for line in lines]
             kept = [line + "\n" for line, n in zip(lines, numbers, strict=True) if n is not None and n <= iteration]
             if None in numbers[:-1]:  # the last one may be half-written by a killed run
                 self.say(f"warning: {self.path}: left out {numbers[:-1].count(None)} unreadable line(s)")
-        if not self.path.exists() or self.path.read_text() != "".join(kept):
+        if before != "".join(kept):
             atomic_files.write_bytes(self.path, "".join(kept).encode())
 
     def record(self, result: StepResult) -> None:

@@ -34,6 +34,9 @@ class NoTokenizer:
     vocab_size = VOCAB_SIZE
     fingerprint = "none"
 
+    def token_byte_lengths(self) -> None:
+        """Not known."""
+
     def save(self, folder: Path) -> None:
         """Nothing to save."""
 
@@ -43,14 +46,8 @@ def small_run(backbone: str, **values: Any) -> Iterator[Any]:
     """A run of `small_config`, in the process group that the environment describes."""
     config = small_config(backbone, **values)
     with runtime.start(config.parallel) as process, model_parallel(config.parallel) as layout:
-        from contextlm.parallel.seeds import seed_dropout, seed_weights
-        from contextlm.training.optimizer import build_optimizer
-        from contextlm.training.setup import Progress, Run, wrap_model
+        from contextlm.training.setup import setup
 
-        seed_weights(config.training.seed, layout)
-        model = wrap_model(config, VOCAB_SIZE, layout)
-        optimizer = build_optimizer(config, model)
-        seed_dropout(config.training.seed, layout)
         samples = RandomSamples(config.model.seq_length)
         data = SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
-        yield Run(config, process, layout, NoTokenizer(), data, model, optimizer, None, Progress())
+        yield setup(config, process, layout, NoTokenizer(), data)
