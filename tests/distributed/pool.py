@@ -5,6 +5,7 @@ Starting a process costs seconds, nearly all of them imports; joining a process 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -107,3 +108,4 @@ def _serve(pipe: Any, variables: dict[str, str]) -> None:
             pipe.send((None, result))
         except BaseException:
             pipe.send((traceback.format_exc(), None))
+        gc.collect()  # models are full of cycles, and hold process groups with their threads

@@ -46,8 +46,16 @@ def small_run(backbone: str, **values: Any) -> Iterator[Any]:
     """A run of `small_config`, in the process group that the environment describes."""
     config = small_config(backbone, **values)
     with runtime.start(config.parallel) as process, model_parallel(config.parallel) as layout:
+        from megatron.core.utils import get_model_config
+
         from contextlm.training.setup import setup
 
         samples = RandomSamples(config.model.seq_length)
         data = SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
-        yield setup(config, process, layout, NoTokenizer(), data)
+        run = setup(config, process, layout, NoTokenizer(), data)
+        try:
+            yield run
+        finally:
+            # Through the loss scale the layers' configuration holds the optimizer, and so the process groups, for good:
+            # no collector sees that cycle, and each run would leave its threads behind.
+            get_model_config(run.model).grad_scale_func = None
