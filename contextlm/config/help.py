@@ -15,7 +15,7 @@ _WIDTH = 100
 _EXAMPLES = {
     "model": "--model gpt2-124m --seq-length 512 --hidden-dropout 0.1",
     "context": "--model gpt2-124m --context-chunk-size 4 --context-fusion norm_add",
-    "parallel": "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2",
+    "parallel": "--tensor-model-parallel-size 2 --sequence-parallel --pipeline-model-parallel-size 2",
     "training": "--micro-batch-size 4 --global-batch-size 64 --train-iters 1000 --bf16",
     "optimizer": "--lr 6e-4 --min-lr 6e-5 --lr-warmup-iters 100",
     "data": "--data-path 0.7 data/a_text_document 0.3 data/b_text_document --split 98,2,0",
@@ -63,7 +63,8 @@ def _entry(field: Field) -> str:
     else:
         word = {int: "N", float: "X", tuple: "VALUE ..."}.get(field.kind, "TEXT")
         head = f"{field.flag} " + ("{" + ",".join(field.choices) + "}" if field.choices else word)
-        default = "none" if field.default in (None, ()) else str(field.default)
+        default = " ".join(field.default) if field.kind is tuple else str(field.default)
+        default = "none" if field.default in (None, ()) else default
     return _paragraph(head, f"{field.help} [default: {default}]")
 
 

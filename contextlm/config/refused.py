@@ -31,20 +31,30 @@ class Refusal(NamedTuple):
 
 _REFUSED = (
     # Parallelism
-    Refusal("sequence-parallel", _YET + "; drop it"),
     Refusal(
         "context-parallel-size",
-        _YET + "; use 1 and spread the model with --tensor-model-parallel-size",
+        _YET + ": attention and the context head need the whole sequence; use 1, and split what lies between them "
+        "with --tensor-model-parallel-size and --sequence-parallel",
         ("1",),
     ),
-    Refusal("num-layers-per-virtual-pipeline-stage", _YET + "; drop it for the plain 1F1B pipeline"),
-    Refusal("num-virtual-stages-per-pipeline-rank", _YET + "; use 1 for the plain 1F1B pipeline", ("1",)),
     Refusal(
-        "decoder-first-pipeline-num-layers decoder-last-pipeline-num-layers pipeline-model-parallel-layout",
-        _YET + "; stages hold equally many layers",
+        "pipeline-model-parallel-layout account-for-embedding-in-pipeline-split account-for-loss-in-pipeline-split",
+        _YET + "; give the stages that embed and compute the loss fewer layers with "
+        "--decoder-first-pipeline-num-layers and --decoder-last-pipeline-num-layers",
     ),
-    Refusal("overlap-grad-reduce overlap-param-gather", _YET + "; drop it: results are the same without"),
-    Refusal("accumulate-allreduce-grads-in-fp32", _YET + " as an option; drop it"),
+    Refusal(
+        "no-overlap-p2p-communication",
+        _NOT + "without overlap the two sends of an interleaved pipeline of two stages cross, and gradients are "
+        "silently wrong; drop it: other pipelines never overlap",
+    ),
+    Refusal(
+        "overlap-p2p-communication-warmup-flush microbatch-group-size-per-virtual-pipeline-stage "
+        "overlap-param-gather-with-optimizer-step no-align-grad-reduce no-align-param-gather",
+        _YET + "; drop it: results are the same without",
+    ),
+    Refusal("ddp-num-buckets", _YET + "; use --ddp-bucket-size"),
+    Refusal("ddp-average-in-collective", _NOT + "the loss is an average over tokens, not over ranks; drop it"),
+    Refusal("grad-reduce-in-bf16", _NOT + "there is one spelling; use --no-accumulate-allreduce-grads-in-fp32"),
     Refusal(
         "use-torch-fsdp2 use-megatron-fsdp use-custom-fsdp data-parallel-sharding-strategy",
         _NOT + "tensor, pipeline and data parallelism with the distributed optimizer cover its sizes; drop it",
@@ -56,12 +66,12 @@ _REFUSED = (
         ("1",),
     ),
     # Precision and memory
-    Refusal(
-        "fp16 loss-scale initial-loss-scale min-loss-scale loss-scale-window hysteresis",
-        _YET + "; use --bf16 or the default fp32",
-    ),
     Refusal("fp8-* fp4-*", _YET + "; use --bf16"),
-    Refusal("recompute-* distribute-saved-activations", _YET + "; lower --micro-batch-size to save memory"),
+    Refusal("recompute-activations", _NOT + "there is one spelling; use --recompute-granularity selective"),
+    Refusal(
+        "distribute-saved-activations",
+        _YET + "; use --sequence-parallel, which splits saved activations over the same ranks",
+    ),
     Refusal(
         "cpu-offloading* optimizer-cpu-offload optimizer-offload-fraction",
         _NOT + "the distributed optimizer already shards these states; use more data-parallel processes",
@@ -75,7 +85,10 @@ _REFUSED = (
     Refusal("train-samples", _YET + "; use --train-iters (samples / --global-batch-size)"),
     Refusal("lr-warmup-samples lr-warmup-fraction", _YET + "; use --lr-warmup-iters"),
     Refusal("lr-decay-samples", _YET + "; use --lr-decay-iters"),
-    Refusal("rampup-batch-size", _YET + "; use a constant --global-batch-size"),
+    Refusal(
+        "decrease-batch-size-if-needed",
+        _YET + "; drop it: batch sizes are multiples of --micro-batch-size x data-parallel ranks",
+    ),
     Refusal("exit-duration-in-mins", _YET + "; use --exit-interval"),
     Refusal("exit-signal-handler exit-signal", _YET + "; use --save-interval and --exit-interval"),
     Refusal("skip-train", _YET + "; evaluate a checkpoint with tools/evaluate.py"),
@@ -179,6 +192,7 @@ _REFUSED = (
     Refusal("spec", _NOT + "GPT-2 and Pythia layers are built in; use --transformer-impl"),
 )
 
+_NO_EXPERTS = _NOT + "its models have no experts; use core_attn or mlp"
 _REFUSED_VALUES = {
     (
         "tokenizer_type",
@@ -186,6 +200,14 @@ _REFUSED_VALUES = {
     ): "GPT2BPETokenizer: not supported yet; use HuggingFaceTokenizer with GPT-2's tokenizer.json",
     ("tokenizer_type", "TikTokenizer"): "TikTokenizer: not supported yet; use HuggingFaceTokenizer",
     ("tokenizer_type", "NullTokenizer"): "NullTokenizer: not supported yet; use ByteTokenizer",
+    ("recompute_modules", "moe"): "moe: " + _NO_EXPERTS,
+    ("recompute_modules", "moe_act"): "moe_act: " + _NO_EXPERTS,
+    ("recompute_modules", "shared_experts"): "shared_experts: " + _NO_EXPERTS,
+    (
+        "recompute_modules",
+        "mla_up_proj",
+    ): "mla_up_proj: " + _NOT + "GPT-2 and Pythia use multi-head attention; use core_attn or mlp",
+    ("recompute_modules", "layernorm"): "layernorm: not supported yet; use core_attn or mlp",
     ("lr_decay_style", "WSD"): "WSD: not supported yet; use cosine, linear or constant",
     (
         "lr_decay_style",

@@ -21,6 +21,21 @@ from contextlm.config.values import from_flag
 from contextlm.config.yaml_file import YamlReading, read_yaml
 from contextlm.errors import UserError
 
+_STAGES = {
+    "--num-layers",
+    "--pipeline-model-parallel-size",
+    "--decoder-first-pipeline-num-layers",
+    "--decoder-last-pipeline-num-layers",
+}
+_CHUNKS = {"--num-layers-per-virtual-pipeline-stage", "--num-virtual-stages-per-pipeline-rank"}
+# What a sentence calls that which follows from several values -> the flags of those values.
+_BEHIND = {
+    "data-parallel rank": {"--tensor-model-parallel-size", "--pipeline-model-parallel-size", "--world-size"},
+    "pipeline stage": _STAGES,
+    "model chunk": _STAGES | _CHUNKS,
+    "interleaved pipeline": _CHUNKS,
+}
+
 
 class ConfigurationError(UserError):
     """Every mistake of a command line.
@@ -66,6 +81,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
     problems = list(flags.problems)
     world_size = _world_size(flags, os.environ if environ is None else environ, dry_run, problems)
     config, bad = _resolve(fields, flags, problems)
+    if world_size is None and "world-size" in flags.program:
+        bad.add("--world-size")
     problems += _not_about(bad, validate(config, world_size, dry_run=dry_run))
     if problems:
         raise ConfigurationError(config.output_dir, *problems)
@@ -122,4 +139,10 @@ def _world_size(flags: FlagReading, environ: Mapping[str, str], dry_run: bool, p
 
 def _not_about(bad_flags: set[str], problems: list[str]) -> list[str]:
     """Drop what was concluded from a default that stands in for a bad value: it would mislead."""
-    return [problem for problem in problems if not bad_flags.intersection(re.findall(r"--[a-z0-9-]+", problem))]
+    return [problem for problem in problems if not bad_flags & _flags_behind(problem)]
+
+
+def _flags_behind(problem: str) -> set[str]:
+    """The flags that a sentence names, and those that what it names follows from."""
+    flags = set(re.findall(r"--[a-z0-9-]+", problem))
+    return flags.union(*(behind for words, behind in _BEHIND.items() if words in problem))

@@ -123,8 +123,41 @@ class ParallelConfig:
 
     tensor_model_parallel_size: int = option(1, "Processes that share each layer's matrices.", minimum=1)
     pipeline_model_parallel_size: int = option(1, "Pipeline stages that share the layers.", minimum=1)
+    sequence_parallel: bool = option(
+        False,
+        "Between its matrices, each tensor-parallel rank holds its part of the sequence: less activation memory.",
+    )
+    num_layers_per_virtual_pipeline_stage: int | None = option(
+        None,
+        "Layers of one model chunk of an interleaved pipeline, in which each stage holds several chunks.",
+        minimum=1,
+    )
+    num_virtual_stages_per_pipeline_rank: int | None = option(
+        None, "Model chunks of each stage of an interleaved pipeline: the other way to say the same.", minimum=1
+    )
+    decoder_first_pipeline_num_layers: int | None = option(
+        None, "Layers of the first stage, which also embeds; the others share the rest equally.", minimum=1
+    )
+    decoder_last_pipeline_num_layers: int | None = option(
+        None, "Layers of the last stage, which also computes the loss; the others share the rest equally.", minimum=1
+    )
     use_distributed_optimizer: bool = option(
         True, "Data-parallel ranks share the optimizer's states instead of each holding all of them."
+    )
+    overlap_grad_reduce: bool = option(
+        False, "Sum gradients over data-parallel ranks bucket by bucket while the backward pass goes on."
+    )
+    overlap_param_gather: bool = option(
+        False, "Gather updated weights bucket by bucket while the next forward pass goes on."
+    )
+    accumulate_allreduce_grads_in_fp32: bool = option(
+        True, "Gradients of 16-bit weights are summed in fp32, over micro-batches and over ranks."
+    )
+    ddp_bucket_size: int | None = option(
+        None,
+        "Parameters of one bucket of an overlapped reduction or gather; 40,000,000, or 1,000,000 for each "
+        "data-parallel rank if that is more, if not given.",
+        minimum=1,
     )
     distributed_backend: str = option(
         "auto", "Collectives: auto takes nccl where CUDA is, else gloo.", choices=("auto", "nccl", "gloo")
@@ -135,6 +168,11 @@ class ParallelConfig:
     def model_parallel_size(self) -> int:
         """Processes that hold one copy of the model."""
         return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+
+    @property
+    def splits_sequence(self) -> bool:
+        """Whether tensor-parallel ranks share the sequence; one rank has nobody to share it with."""
+        return self.sequence_parallel and self.tensor_model_parallel_size > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +188,35 @@ class TrainingConfig:
     eval_interval: int = option(1000, "Iterations between evaluations.", minimum=1)
     eval_iters: int = option(100, "Global batches per evaluation, at most one pass; 0 = none.", minimum=0)
     seed: int = option(1234, "Seed of weights, dropout and data order.", minimum=0)
+    rampup_batch_size: tuple[str, ...] = option(
+        (),
+        "START INCREMENT SAMPLES: begin with batches of START samples and grow by INCREMENT at equal distances, "
+        "to the full --global-batch-size after SAMPLES samples.",
+    )
     bf16: bool = option(False, "bfloat16 weights and activations over fp32 master weights.")
+    fp16: bool = option(False, "fp16 weights and activations over fp32 master weights, with a loss scale.")
+    recompute_granularity: str | None = option(
+        None,
+        "Save activation memory by computing again in the backward pass: full, whole layers (--recompute-method); "
+        "selective, parts of each layer (--recompute-modules).",
+        choices=("full", "selective"),
+    )
+    recompute_method: str | None = option(
+        None,
+        "Which layers are computed again with full: uniform, all, in groups of --recompute-num-layers; block, the "
+        "first --recompute-num-layers of each stage (of each model chunk, interleaved).",
+        choices=("uniform", "block"),
+    )
+    recompute_num_layers: int | None = option(None, "Layers of a group (uniform) or of each stage (block).", minimum=1)
+    recompute_modules: tuple[str, ...] = option(
+        ("core_attn",), "Parts that are computed again with selective: core_attn, mlp, or both."
+    )
+    check_replicas_interval: int | None = option(
+        None,
+        "Iterations between checks that weights which several ranks hold are still bit-equal; a difference is an "
+        "error that names the weight and the ranks.",
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +233,15 @@ class OptimizerConfig:
     adam_beta2: float = option(0.95, "AdamW beta 2.", minimum=0, maximum=0.999999)
     adam_eps: float = option(1e-8, "AdamW epsilon.", above=0)
     clip_grad: float = option(1.0, "Global gradient norm above which gradients are scaled down; 0 = off.", minimum=0)
+    loss_scale: float | None = option(None, "Constant loss scale of fp16; it adapts itself if not given.", above=0)
+    initial_loss_scale: float = option(
+        2.0**32, "Loss scale of the first fp16 iteration; halved until it fits.", above=0
+    )
+    min_loss_scale: float = option(1.0, "Least loss scale of fp16.", above=0)
+    loss_scale_window: int = option(
+        1000, "fp16 iterations without an overflow after which the scale doubles.", minimum=1
+    )
+    hysteresis: int = option(2, "fp16 iterations with an overflow, in a row, before the scale is halved.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +312,26 @@ class Config:
         """Layers of the token encoder (E): the head acts on the input of layer E."""
         given = self.context.context_encoder_layers
         return self.model.num_layers // 2 if given is None else given
+
+    @property
+    def num_model_chunks(self) -> int:
+        """Parts of the model that each pipeline stage holds: more than 1 in an interleaved pipeline."""
+        parallel = self.parallel
+        if parallel.num_layers_per_virtual_pipeline_stage is not None:
+            # Stages are equal here: with uneven ones the chunks must be given by their number.
+            per_stage = self.model.num_layers // parallel.pipeline_model_parallel_size
+            return per_stage // parallel.num_layers_per_virtual_pipeline_stage
+        return parallel.num_virtual_stages_per_pipeline_rank or 1
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether weights and activations have 16 bits, over fp32 master weights."""
+        return self.training.bf16 or self.training.fp16
+
+    @property
+    def precision(self) -> str:
+        """Type of weights and activations: bf16, fp16 or fp32."""
+        return "bf16" if self.training.bf16 else "fp16" if self.training.fp16 else "fp32"
 
     @property
     def output_dir(self) -> str | None:

@@ -22,6 +22,12 @@ def nearest_numbers(value: int, working: Iterable[int], count: int = 3) -> str:
     return " or ".join(str(number) for number in chosen)
 
 
+def nearest_multiples(value: int, unit: int) -> str:
+    """The multiples of `unit` on both sides of a `value` that is none, as text in rising order."""
+    below = value // unit * unit
+    return nearest_numbers(value, (multiple for multiple in (below, below + unit) if multiple))
+
+
 def divisors(*numbers: int) -> list[int]:
     """The numbers that divide every one of `numbers`."""
     return [d for d in range(1, min(numbers) + 1) if all(number % d == 0 for number in numbers)]

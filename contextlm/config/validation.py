@@ -1,15 +1,19 @@
 """What one field cannot know: values against each other, the number of processes and the files they name.
 
 Every check answers with sentences of flag, value and remedy, and none raises, so that a user sees all
-mistakes at once and before any process group exists. Read next: `named_files.py`, the checks that look at
-the disk.
+mistakes at once and before any process group exists. Read next: the other `*_checks.py`, one subject each,
+and `named_files.py`, the checks that look at the disk.
 """
 
 from __future__ import annotations
 
 import importlib.util
 
+from contextlm.config.batch_checks import batch_problems
 from contextlm.config.named_files import checkpoint_problems, data_problems
+from contextlm.config.parallel_checks import parallel_problems
+from contextlm.config.pipeline_checks import pipeline_problems
+from contextlm.config.recompute_checks import recompute_problems
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import divisors, nearest_numbers
 
@@ -25,8 +29,11 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
     problems = [
         *_model(config),
         *_context(config),
-        *_parallel(config, world_size),
-        *_batch(config, world_size),
+        *parallel_problems(config, world_size),
+        *pipeline_problems(config),
+        *batch_problems(config, world_size),
+        *recompute_problems(config),
+        *_precision(config),
         *_schedule(config),
         *data_problems(config.data),
         *checkpoint_problems(config),
@@ -77,53 +84,14 @@ def _context(config: Config) -> list[str]:
     return problems
 
 
-def _parallel(config: Config, world_size: int) -> list[str]:
-    model, parallel, problems = config.model, config.parallel, []
-    tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
-    shared = {
-        "--num-attention-heads": model.num_attention_heads,
-        "--hidden-size": model.hidden_size,
-        "--ffn-hidden-size": model.ffn_size,
-    }
-    undivided = [f"{flag} {size}" for flag, size in shared.items() if size % tensor]
-    if undivided:
-        near = nearest_numbers(tensor, divisors(*shared.values()))
-        problems.append(f"--tensor-model-parallel-size {tensor}: does not divide {' and '.join(undivided)}; use {near}")
-    if model.num_layers % pipeline:
-        near = nearest_numbers(pipeline, divisors(model.num_layers))
-        problems.append(
-            f"--pipeline-model-parallel-size {pipeline}: does not divide --num-layers {model.num_layers}; use {near}"
-        )
-    if world_size % parallel.model_parallel_size:
-        below = world_size // parallel.model_parallel_size * parallel.model_parallel_size
-        near = " or ".join(str(size) for size in (below, below + parallel.model_parallel_size) if size)
-        problems.append(
-            f"--tensor-model-parallel-size {tensor} x --pipeline-model-parallel-size {pipeline}: "
-            f"{world_size} process"
-            f"{'es are' if world_size > 1 else ' is'} no multiple of {parallel.model_parallel_size}; start "
-            f"{near} "
-            "(torchrun --nproc-per-node)"
-        )
-    if not parallel.use_distributed_optimizer:
-        problems.append("--no-use-distributed-optimizer: not supported yet; drop it")
+def _precision(config: Config) -> list[str]:
+    training, optimizer, problems = config.training, config.optimizer, []
+    if training.bf16 and training.fp16:
+        problems.append("--bf16 and --fp16: weights have one precision; keep one of the two")
+    least, first = optimizer.min_loss_scale, optimizer.initial_loss_scale
+    if least > first:
+        problems.append(f"--min-loss-scale {least:g}: above --initial-loss-scale {first:g}; use at most {first:g}")
     return problems
-
-
-def _batch(config: Config, world_size: int) -> list[str]:
-    size = config.training.global_batch_size
-    if size is None or world_size % config.parallel.model_parallel_size:
-        return []
-    copies = config.data_parallel_size(world_size)
-    step = config.training.micro_batch_size * copies
-    if size % step == 0:
-        return []
-    near = nearest_numbers(
-        size, (multiple for multiple in (size // step * step, size // step * step + step) if multiple)
-    )
-    return [
-        f"--global-batch-size {size}: no multiple of --micro-batch-size {config.training.micro_batch_size} x "
-        f"{copies} data-parallel ranks; use {near}"
-    ]
 
 
 def _schedule(config: Config) -> list[str]:

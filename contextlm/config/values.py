@@ -80,7 +80,7 @@ def _expected(field: Field) -> str:
         float: "a number",
         bool: "true or false",
         str: "text (put it in quotes)",
-        tuple: "a list of dataset prefixes, each with its weight before it where there are several",
+        tuple: "a list of words",
     }[field.kind]
     bounds = [
         f"{sign} {bound:g}"

@@ -6,10 +6,9 @@ it out. The samples come from `samples.py` or `blended_samples.py`.
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ def micro_batches(
     micro_batch_size: int,
     data_parallel_rank: int,
     data_parallel_size: int,
-    num_microbatches: int,
+    num_microbatches: int | Callable[[int], int],
     last_sample: int | None = None,
 ) -> Iterator[torch.Tensor]:
     """Micro-batches of one data-parallel rank, int64 `[micro_batch_size, seq_length + 1]`, on the CPU.
@@ -37,23 +36,25 @@ def micro_batches(
 
     Args:
         first_sample: first sample of the first iteration.
-        num_microbatches: micro-batches of each rank per iteration.
+        num_microbatches: micro-batches of each rank per iteration, or a function that says how many the iteration
+            has that begins at a sample.
         last_sample: end (exclusive); an iteration that would pass it is not begun. Endless if not given.
 
     Raises:
         What reading a sample raises is raised at the `next` that would have returned it.
     """
-    per_rank = (micro_batch_size, data_parallel_size, num_microbatches)
+    at = num_microbatches if callable(num_microbatches) else lambda sample: num_microbatches
+    per_rank = (micro_batch_size, data_parallel_size, at(first_sample))
     if min(per_rank) < 1 or first_sample < 0 or not 0 <= data_parallel_rank < data_parallel_size:
         raise ValueError(f"first sample {first_sample}, rank {data_parallel_rank}, sizes {per_rank}")
     stride = micro_batch_size * data_parallel_size
 
     def starts() -> Iterator[int]:
-        for iteration_start in itertools.count(first_sample, stride * num_microbatches):
-            if last_sample is not None and iteration_start + stride * num_microbatches > last_sample:
-                return
-            for m in range(num_microbatches):
+        iteration_start = first_sample
+        while last_sample is None or iteration_start + stride * at(iteration_start) <= last_sample:
+            for m in range(at(iteration_start)):
                 yield iteration_start + m * stride + data_parallel_rank * micro_batch_size
+            iteration_start += stride * at(iteration_start)
 
     def batches() -> Iterator[torch.Tensor]:
         pin = torch.cuda.is_available()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from contextlm.config.fields import all_fields
@@ -16,22 +18,19 @@ def problems(line: str) -> list[str]:
 @pytest.mark.parametrize(
     "line",
     [
-        "--sequence-parallel",
         "--context-parallel-size 2",
+        "--pipeline-model-parallel-layout E|t*3|t*3|L",
+        "--distribute-saved-activations",
+        "--overlap-param-gather-with-optimizer-step",
         "--fp8-format hybrid",
-        "--fp16",
-        "--recompute-granularity full",
-        "--num-layers-per-virtual-pipeline-stage 2",
-        "--overlap-grad-reduce",
         "--train-samples 100",
         "--async-save",
         "--exit-duration-in-mins 5",
         "--wandb-project x",
         "--vocab-file vocab.json",
         "--data-args-path x.txt",
-        "--decoder-last-pipeline-num-layers 3",
+        "--decrease-batch-size-if-needed",
         "--profile",
-        "--rampup-batch-size 16 16 1000",
     ],
 )
 def test_what_will_come_is_not_supported_yet(line):
@@ -49,6 +48,9 @@ def test_what_will_come_is_not_supported_yet(line):
         "--group-query-attention",
         "--multi-latent-attention",
         "--use-torch-fsdp2",
+        "--no-overlap-p2p-communication",
+        "--recompute-activations",
+        "--grad-reduce-in-bf16",
         "--dataloader-type cyclic",
         "--use-mcore-models",
         "--rl-x",
@@ -72,7 +74,6 @@ def test_what_is_out_of_scope_says_why_and_what_to_do(line):
         "--normalization LayerNorm",
         "--expert-model-parallel-size 1",
         "--optimizer adam",
-        "--num-virtual-stages-per-pipeline-rank 1",
         "--ckpt-format torch_dist",
         "--dataloader-type=single",
     ],
@@ -80,6 +81,27 @@ def test_what_is_out_of_scope_says_why_and_what_to_do(line):
 def test_a_value_that_asks_for_nothing_passes(line):
     reading = read_flags(line.split(), all_fields())
     assert reading.problems == [] and reading.fields == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("--recompute-activations", "use --recompute-granularity selective"),
+        ("--distribute-saved-activations", "use --sequence-parallel"),
+        ("--context-parallel-size 2", "--tensor-model-parallel-size and --sequence-parallel"),
+        ("--pipeline-model-parallel-layout Et|tL", "--decoder-first-pipeline-num-layers"),
+        ("--account-for-loss-in-pipeline-split", "--decoder-last-pipeline-num-layers"),
+        ("--no-overlap-p2p-communication", "gradients are silently wrong; drop it"),
+        ("--ddp-num-buckets 4", "use --ddp-bucket-size"),
+        ("--grad-reduce-in-bf16", "use --no-accumulate-allreduce-grads-in-fp32"),
+    ],
+)
+def test_remedies_name_the_options_that_are_there(line, remedy):
+    (problem,) = problems(line)
+    assert remedy in problem
+    ours = {field.flag for field in all_fields().values()}
+    ours |= {f"--no-{field.flag[2:]}" for field in all_fields().values() if field.kind is bool}
+    assert set(re.findall(r"--[a-z0-9-]+", problem.partition(": ")[2])) <= ours
 
 
 def test_no_flag_of_ours_is_refused():

@@ -42,7 +42,7 @@ def test_flags_yaml_preset_bounds_and_combinations_in_one_report(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("weight_decay: -1\nlayers: 4\n", encoding="utf-8")
     found = problems_of(
-        f"--config {path} --seed -5 --unknown-thing --sequence-parallel --micro-batch-size 0 --min-lr 1 "
+        f"--config {path} --seed -5 --unknown-thing --async-save --micro-batch-size 0 --min-lr 1 "
         "--hidden-size 100 "
         "--num-attention-heads 3 --tokenizer-type NullTokenizer --train-iters 10 --data-path nowhere/x"
     )
@@ -51,7 +51,7 @@ def test_flags_yaml_preset_bounds_and_combinations_in_one_report(tmp_path):
         "run.yaml: layers: unknown key",
         "--seed: -5 is out of range",
         "--unknown-thing: unknown flag",
-        "--sequence-parallel: not supported yet",
+        "--async-save: not supported yet",
         "--micro-batch-size: 0 is out of range; give a whole number >= 1",
         "--min-lr 1: above --lr 0.0006",
         "--num-attention-heads 3: does not divide --hidden-size 100",
@@ -65,8 +65,29 @@ def test_flags_yaml_preset_bounds_and_combinations_in_one_report(tmp_path):
 def test_nothing_is_concluded_from_a_bad_value():
     assert len(problems_of("--dry-run --num-layers many --pipeline-model-parallel-size 3")) == 1
     assert len(problems_of("--dry-run --model gpt2-125m --tensor-model-parallel-size 3")) == 1
+    assert len(problems_of("--dry-run --world-size two --global-batch-size 30 --micro-batch-size 4")) == 1
     missing = problems_of("--train-iters --tokenizer-type ByteTokenizer --data-path nowhere/x")
     assert missing[0] == "--train-iters: a value is missing" and len(missing) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--tensor-model-parallel-size x --global-batch-size 6 --micro-batch-size 4 --world-size 4",
+        "--pipeline-model-parallel-size x --num-virtual-stages-per-pipeline-rank 2",
+        "--pipeline-model-parallel-size 4 --num-layers 6 --decoder-first-pipeline-num-layers x",
+        "--pipeline-model-parallel-size 2 --decoder-first-pipeline-num-layers 4 --decoder-last-pipeline-num-layers x",
+        "--recompute-granularity full --recompute-method block --recompute-num-layers 3 "
+        "--pipeline-model-parallel-size 2 --decoder-last-pipeline-num-layers x",
+        "--recompute-granularity full --recompute-method blok --recompute-num-layers 9",
+        "--rampup-batch-size 3 1 10 --micro-batch-size 2 --global-batch-size x",
+        "--sequence-parallel --seq-length 3 --tensor-model-parallel-size x",
+        "--overlap-param-gather --overlap-grad-reduce x",
+    ],
+)
+def test_nothing_is_concluded_from_what_follows_from_a_bad_value(line):
+    (problem,) = problems_of(f"--dry-run {line}")
+    assert "is not" in problem or "takes no value" in problem
 
 
 def test_an_unreadable_file_is_the_only_problem(tmp_path):
@@ -84,7 +105,7 @@ def test_an_unreadable_file_is_the_only_problem(tmp_path):
         ("--attention-dropout 1", "give a number >= 0 and <= 0.99"),
         ("--gelu tan", "did you mean tanh?"),
         ("--save=", "the value is empty"),
-        ("--no-use-distributed-optimizer", "not supported yet"),
+        ("--recompute-method block --recompute-granularity ful", "did you mean full?"),
     ],
 )
 def test_single_values(line, fragment):

@@ -8,15 +8,7 @@ import pytest
 
 from contextlm.config import parse
 from contextlm.errors import UserError
-
-
-def dry_problems(line: str, world_size: int | None = None) -> tuple[str, ...]:
-    words = ["--dry-run", *line.split()] + (["--world-size", str(world_size)] if world_size else [])
-    try:
-        parse(words, {})
-    except UserError as error:
-        return error.problems
-    return ()
+from tests.unit.config.dry_problems import dry_problems
 
 
 @pytest.fixture
@@ -27,72 +19,48 @@ def dataset(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "world_size", "fragment"),
+    ("line", "fragment"),
     [
         (
-            "--model gpt2-1.5b --tensor-model-parallel-size 2",
-            None,
-            "does not divide --num-attention-heads 25; use 1 or 5 or 25",
-        ),
-        (
-            "--ffn-hidden-size 511 --tensor-model-parallel-size 2",
-            None,
-            "does not divide --ffn-hidden-size 511; use 1",
-        ),
-        (
             "--hidden-size 130",
-            None,
             "--num-attention-heads 4: does not divide --hidden-size 130; use 1 or 2 or 5",
         ),
+        ("--bf16 --fp16", "--bf16 and --fp16: weights have one precision; keep one of the two"),
         (
-            "--num-layers 6 --pipeline-model-parallel-size 4",
-            None,
-            "does not divide --num-layers 6; use 2 or 3 or 6",
+            "--min-loss-scale 8 --initial-loss-scale 4",
+            "--min-loss-scale 8: above --initial-loss-scale 4; use at most 4",
         ),
-        (
-            "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2",
-            6,
-            "6 processes are no multiple of 4; start 4 or 8",
-        ),
-        ("--tensor-model-parallel-size 4", 2, "2 processes are no multiple of 4; start 4 (torchrun"),
-        (
-            "--global-batch-size 30 --micro-batch-size 4",
-            4,
-            "--global-batch-size 30: no multiple of --micro-batch-size 4 x 4 data-parallel ranks; use 16 or 32",
-        ),
-        ("--global-batch-size 2 --micro-batch-size 4", None, "use 4"),
-        ("--min-lr 1e-3", None, "--min-lr 0.001: above --lr 0.0006; use at most 0.0006"),
-        ("--train-iters 10 --lr-warmup-iters 10", None, "must end before --train-iters 10; use at most 9"),
-        ("--lr-decay-iters 5 --lr-warmup-iters 7", None, "must end before --lr-decay-iters 5; use at most 4"),
-        ("--context-chunk-size 4 --context-encoder-layers 4", None, "with --num-layers 4 use at most 3"),
-        ("--context-control zero", None, "only at evaluation"),
-        ("--max-position-embeddings 128", None, "fewer positions than --seq-length 256; use at least 256"),
-        ("--position-embedding-type rope --rotary-percent 0.1", None, "rotates 3 of a head's 32 values"),
-        ("--position-embedding-type rope --rotary-percent 0.01", None, "use a multiple of 0.0625"),
-        ("--split 1,2", None, "--split 1,2: 2 numbers"),
-        ("--split -1,1,0", None, "--split -1,1,0"),
-        ("--split 0,0,0", None, "--split 0,0,0"),
-        ("--split 1,nan,1", None, "--split 1,nan,1"),
-        ("--finetune", None, "add --load FOLDER"),
-        ("--load nowhere", None, "--load nowhere: no such folder"),
-        ("--init-backbone-from /", None, "--context-chunk-size is 0"),
-        ("--save-interval 5", None, "add --save FOLDER"),
-        ("--tokenizer-type SentencePieceTokenizer", None, "--tokenizer-model: missing"),
+        ("--min-lr 1e-3", "--min-lr 0.001: above --lr 0.0006; use at most 0.0006"),
+        ("--train-iters 10 --lr-warmup-iters 10", "must end before --train-iters 10; use at most 9"),
+        ("--lr-decay-iters 5 --lr-warmup-iters 7", "must end before --lr-decay-iters 5; use at most 4"),
+        ("--context-chunk-size 4 --context-encoder-layers 4", "with --num-layers 4 use at most 3"),
+        ("--context-control zero", "only at evaluation"),
+        ("--max-position-embeddings 128", "fewer positions than --seq-length 256; use at least 256"),
+        ("--position-embedding-type rope --rotary-percent 0.1", "rotates 3 of a head's 32 values"),
+        ("--position-embedding-type rope --rotary-percent 0.01", "use a multiple of 0.0625"),
+        ("--split 1,2", "--split 1,2: 2 numbers"),
+        ("--split -1,1,0", "--split -1,1,0"),
+        ("--split 0,0,0", "--split 0,0,0"),
+        ("--split 1,nan,1", "--split 1,nan,1"),
+        ("--finetune", "add --load FOLDER"),
+        ("--load nowhere", "--load nowhere: no such folder"),
+        ("--init-backbone-from /", "--context-chunk-size is 0"),
+        ("--save-interval 5", "add --save FOLDER"),
+        ("--tokenizer-type SentencePieceTokenizer", "--tokenizer-model: missing"),
         (
             "--tokenizer-type HuggingFaceTokenizer --tokenizer-model nowhere.json",
-            None,
             "nowhere.json: not found",
         ),
-        ("--tokenizer-type ByteTokenizer --tokenizer-model x", None, "ByteTokenizer has no file"),
-        ("--data-path nowhere/x", None, "nowhere/x.bin and nowhere/x.idx not found"),
-        ("--data-path 0.7 a b", None, "b stands where a weight is expected"),
-        ("--data-path a 0.3 b", None, "a stands where a weight is expected"),
-        ("--data-path -1 a", None, "weight -1 is not a positive number"),
-        ("--data-path 0.7", None, "the last weight, 0.7, has no prefix after it"),
+        ("--tokenizer-type ByteTokenizer --tokenizer-model x", "ByteTokenizer has no file"),
+        ("--data-path nowhere/x", "nowhere/x.bin and nowhere/x.idx not found"),
+        ("--data-path 0.7 a b", "b stands where a weight is expected"),
+        ("--data-path a 0.3 b", "a stands where a weight is expected"),
+        ("--data-path -1 a", "weight -1 is not a positive number"),
+        ("--data-path 0.7", "the last weight, 0.7, has no prefix after it"),
     ],
 )
-def test_each_mistake_has_its_sentence(line, world_size, fragment):
-    found = dry_problems(line, world_size)
+def test_each_mistake_has_its_sentence(line, fragment):
+    found = dry_problems(line)
     assert any(fragment in problem for problem in found), found
     assert all(problem.startswith("--") for problem in found)
 
@@ -103,7 +71,9 @@ def test_each_mistake_has_its_sentence(line, world_size, fragment):
         ("", None),
         ("--model contextlm-gpt2-1.5b --tensor-model-parallel-size 5 --pipeline-model-parallel-size 4", 40),
         ("--model contextlm-pythia-1.4b --tensor-model-parallel-size 8 --global-batch-size 64", 32),
-        ("--global-batch-size 32 --micro-batch-size 4", 4),
+        ("--bf16", None),
+        ("--fp16 --min-loss-scale 4 --initial-loss-scale 4", None),
+        ("--loss-scale 8 --loss-scale-window 10 --hysteresis 1", None),
         ("--context-chunk-size 4 --context-encoder-layers 3 --seq-length 66", None),
         ("--context-encoder-layers 9", None),
         ("--seq-length 300", None),

@@ -55,8 +55,8 @@ def test_forms_of_a_file(tmp_path):
         tmp_path,
         "model: contextlm-gpt2-tiny\nnum-layers: 6\noptimizer: {lr: 6e-4, min_lr: 0, adam-eps: 1e-9}\nbf16: "
         "true\n"
-        "data_path: [0.7, a, 0.3, b]\nffn_hidden_size: null\nsequence_parallel: "
-        "false\ncontext_parallel_size: 1\n",
+        "data_path: [0.7, a, 0.3, b]\nffn_hidden_size: null\nasync_save: "
+        "false\ncontext_parallel_size: 1\nrampup_batch_size: [16, 8, 100]\n",
     )
     assert reading.problems == []
     assert reading.preset == "contextlm-gpt2-tiny"
@@ -68,6 +68,7 @@ def test_forms_of_a_file(tmp_path):
         "bf16": True,
         "data_path": ("0.7", "a", "0.3", "b"),
         "ffn_hidden_size": None,
+        "rampup_batch_size": ("16", "8", "100"),
     }
     assert isinstance(reading.values["min_lr"], float)
     assert read(tmp_path, "preset: gpt2-tiny\nmodel: {num_layers: 2}\ndata_path: 0.5 a 0.5 b\n").values == {
@@ -94,7 +95,8 @@ def test_forms_of_a_file(tmp_path):
         ("model: {num_layer: 4}", "model.num_layer: unknown key; did you mean num_layers?"),
         ("optimiser: {lr: 1}", "optimiser: unknown key; did you mean optimizer?"),
         ("model: {lr: 1.0}", "model.lr: belongs to the section optimizer"),
-        ("sequence_parallel: true", "sequence_parallel: True: not supported yet"),
+        ("async_save: true", "async_save: True: not supported yet"),
+        ("rampup_batch_size: 16", "rampup_batch_size: 16 is not a list of words"),
         ("model: {num_layers: 4, num_layers: 5}", "num_layers is given twice (lines 1 and 1)"),
         ("lr: 1\nlr: 2", "lr is given twice (lines 1 and 2)"),
         ("lr: 1\noptimizer: {lr: 1}", "optimizer.lr: lr is given twice"),

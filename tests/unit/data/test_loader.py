@@ -60,6 +60,41 @@ def test_the_last_iteration_is_whole() -> None:
     assert list(micro_batches(Counting(), 0, 2, 0, 1, 1, last_sample=1)) == []
 
 
+@pytest.mark.parametrize(("size", "batch"), [(1, 1), (1, 2), (2, 1)])
+def test_iterations_may_differ_in_size(size: int, batch: int) -> None:
+    """6 samples from 100 on, 2 before; what begins at a sample depends on that sample only."""
+    asked = []
+
+    def at(sample: int) -> int:
+        asked.append(sample)
+        return (6 if sample >= 100 else 2) // (size * batch)
+
+    ranks = []
+    for rank in range(size):
+        loader = micro_batches(Counting(), 96, batch, rank, size, at, last_sample=112)
+        ranks.append([part[:, 0].tolist() for part in loader])
+    first, second = 2 // (size * batch), 6 // (size * batch)
+    iterations = [slice(0, first), slice(first, 2 * first)]
+    iterations += [slice(2 * first + k * second, 2 * first + (k + 1) * second) for k in range(2)]
+    numbers = [sorted(n for rank in ranks for part in rank[taken] for n in part) for taken in iterations]
+    assert numbers == [list(range(*ends)) for ends in ((96, 98), (98, 100), (100, 106), (106, 112))]
+    assert {len(rank) for rank in ranks} == {2 * first + 2 * second}
+    assert set(asked) == {96, 98, 100, 106, 112}
+
+
+def test_a_run_that_resumes_at_any_iteration_sees_the_same_batches() -> None:
+    def at(sample: int) -> int:
+        return 1 + sample // 10
+
+    def batches(first: int) -> list[list[int]]:
+        return [part[:, 0].tolist() for part in micro_batches(Counting(), first, 2, 0, 1, at, last_sample=60)]
+
+    whole, start = batches(0), 0
+    while start + 2 * at(start) <= 60:
+        assert batches(start) == whole[start // 2 :]
+        start += 2 * at(start)
+
+
 def test_errors_are_raised_where_the_batch_was_due() -> None:
     loader = micro_batches(Counting(fails_at=5), 0, 2, 0, 1, 1)
     assert [next(loader)[0, 0].item(), next(loader)[0, 0].item()] == [0, 2]
