@@ -56,7 +56,12 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
         saved,
         model=dataclasses.replace(saved.model, transformer_impl="auto"),  # weights fit every backend
         parallel=ParallelConfig(),
-        training=dataclasses.replace(saved.training, bf16=saved.training.bf16 and torch.cuda.is_available()),
+        training=dataclasses.replace(
+            saved.training,
+            bf16=saved.training.bf16 and torch.cuda.is_available(),
+            fp16=saved.training.fp16 and torch.cuda.is_available(),
+            recompute_granularity=None,
+        ),
         context=dataclasses.replace(saved.context, context_control=context_control),
     )
     tokenizer = load_tokenizer(folder)
@@ -69,8 +74,8 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
 
         with model_parallel(config.parallel) as layout, torch.no_grad():
             seed_weights(config.training.seed, layout)
-            model = build_model(config, tokenizer.vocab_size, layout.groups)
-            if config.training.bf16:
-                model = model.bfloat16()
-            read_weights(model, layout, folder)
+            (model,) = build_model(config, tokenizer.vocab_size, layout.groups)
+            if config.half_precision:
+                model = model.bfloat16() if config.training.bf16 else model.half()
+            read_weights([model], layout, folder)
             yield Opened(folder, config, facts, tokenizer, model.to(process.device).eval(), process.device)

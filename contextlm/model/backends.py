@@ -39,13 +39,13 @@ class TorchSpecProvider(LocalSpecProvider):
         return ScaledDotProductAttention
 
 
-def choose_backend(transformer_impl: str, bf16: bool) -> BackendSpecProvider:
+def choose_backend(transformer_impl: str, half_precision: bool) -> BackendSpecProvider:
     """The provider that `--transformer-impl` names.
 
-    `auto` takes Transformer Engine where it and CUDA are, for bf16 only: its fp32 products are TF32's.
+    `auto` takes Transformer Engine where it and CUDA are, for 16 bits only: its fp32 products are TF32's.
     """
     if transformer_impl == "auto":
-        transformer_impl = "transformer_engine" if bf16 and _has_engine() else "torch"
+        transformer_impl = "transformer_engine" if half_precision and _has_engine() else "torch"
     if transformer_impl == "transformer_engine":
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 

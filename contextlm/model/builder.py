@@ -29,40 +29,56 @@ from contextlm.model.layers import (
 from contextlm.model.transformer_config import build_transformer_config
 
 
-def build_model(config: Config, vocab_size: int, pg_collection: ProcessGroupCollection) -> ContextLM:
-    """The language model of this rank's pipeline stage.
+def build_model(config: Config, vocab_size: int, pg_collection: ProcessGroupCollection) -> list[ContextLM]:
+    """The language model of this rank's pipeline stage: one part, or several in an interleaved pipeline.
 
     Args:
         config: the resolved configuration.
         vocab_size: ids of the tokenizer, unpadded.
         pg_collection: process groups of the model.
     """
-    model, pipeline = config.model, pg_collection.pp
     transformer_config = build_transformer_config(config)
+    return [
+        _build_chunk(config, transformer_config, vocab_size, pg_collection, chunk)
+        for chunk in range(config.num_model_chunks)
+    ]
+
+
+def _build_chunk(
+    config: Config,
+    transformer_config: TransformerConfig,
+    vocab_size: int,
+    pg_collection: ProcessGroupCollection,
+    chunk: int,
+) -> ContextLM:
+    """One part of this rank's stage; megatron-core wants one layer configuration for all of them."""
+    model, pipeline, interleaved = config.model, pg_collection.pp, config.num_model_chunks > 1
+    vp_stage = chunk if interleaved else None
     return ContextLM(
         config=transformer_config,
-        transformer_layer_spec=_block_spec(config, transformer_config, pipeline.rank()),
+        transformer_layer_spec=_block_spec(config, transformer_config, pipeline.rank(), vp_stage),
         true_vocab_size=vocab_size,
         vocab_size=model.padded_vocab_size(vocab_size, config.parallel.tensor_model_parallel_size),
         max_sequence_length=model.num_positions,
-        pre_process=pipeline.rank() == 0,
-        post_process=pipeline.rank() == pipeline.size() - 1,
+        pre_process=pipeline.rank() == 0 and chunk == 0,
+        post_process=pipeline.rank() == pipeline.size() - 1 and chunk == config.num_model_chunks - 1,
         share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,
         position_embedding_type=model.position_embedding_type,
         rotary_percent=model.rotary_percent,
         rotary_base=model.rotary_base,
         pg_collection=pg_collection,
+        vp_stage=vp_stage,
     )
 
 
 def _block_spec(
-    config: Config, transformer_config: TransformerConfig, pipeline_rank: int
+    config: Config, transformer_config: TransformerConfig, pipeline_rank: int, vp_stage: int | None
 ) -> TransformerBlockSubmodules:
-    """The layers of this stage; the one that begins the token decoder carries the context head."""
-    backend = choose_backend(config.model.transformer_impl, config.training.bf16)
+    """The layers of this part; the one that begins the token decoder carries the context head."""
+    backend = choose_backend(config.model.transformer_impl, config.half_precision)
     plain = layer_spec(backend, config.model.parallel_residual)
-    first = get_transformer_layer_offset(transformer_config, pp_rank=pipeline_rank)
-    layers = [plain] * get_num_layers_to_build(transformer_config, pp_rank=pipeline_rank)
+    first = get_transformer_layer_offset(transformer_config, vp_stage, pipeline_rank)
+    layers = [plain] * get_num_layers_to_build(transformer_config, vp_stage, pipeline_rank)
     index = config.encoder_layers - first
     if config.context.enabled and 0 <= index < len(layers):
         layers[index] = ModuleSpec(

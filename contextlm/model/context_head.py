@@ -2,9 +2,11 @@
 
 It maps token states to token states of the same shape, so it can stand before any layer (`layers.py`). The
 predictor is a megatron-core `TransformerBlock` over chunks: tensor parallel like the backbone, always inside
-one pipeline stage.
+one pipeline stage. Under sequence parallelism a rank holds a part of the tokens, and every rank all the chunks
+(`sequence_exchange.py`).
 
-Shapes: S tokens, B batch, H hidden, W tokens a chunk, C = S // W complete chunks.
+Shapes: T tokens of this rank, S of the sequence (T, unless it is split), B batch, H hidden, W tokens a chunk,
+C = S // W complete chunks.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import Tensor
 from contextlm.config.schema import ContextConfig
 from contextlm.model.chunking import pool, spread
 from contextlm.model.context_control import control
+from contextlm.model.sequence_exchange import SequenceExchange
 
 
 class ContextHead(MegatronModule):
@@ -45,6 +48,7 @@ class ContextHead(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         self.context = context
+        self.exchange = SequenceExchange(pg_collection, config)
         norm_arguments = {"config": config, "hidden_size": config.hidden_size, "eps": config.layernorm_epsilon}
         self.predictor = _predictor(config, context, layer_spec, norm, pg_collection)
         if context.context_fusion in ("gated", "gated_channel"):
@@ -52,38 +56,46 @@ class ContextHead(MegatronModule):
             size = 1 if context.context_fusion == "gated" else config.hidden_size
             device = None if config.use_cpu_initialization else torch.cuda.current_device()
             self.gate = torch.nn.Parameter(torch.zeros(size, dtype=config.params_dtype, device=device))
+            # It acts on this rank's tokens: the mark has megatron-core sum its gradient over the ranks.
+            self.gate.sequence_parallel = config.sequence_parallel
         if context.context_fusion == "norm_add":
             self.token_norm = build_module(norm, **norm_arguments)
 
-    def forward(self, hidden_SBH: Tensor, rotary_pos_emb: Tensor | None = None) -> Tensor:
-        """Token states in, guided token states out, both [S, B, H].
+    def forward(self, hidden_TBH: Tensor, rotary_pos_emb: Tensor | None = None) -> Tensor:
+        """Token states in, guided token states out, both [T, B, H].
 
         Args:
-            hidden_SBH: output of the token encoder.
+            hidden_TBH: output of the token encoder.
             rotary_pos_emb: rotation angles of the S token positions, [S, 1, 1, D], or None.
         """
-        width = self.context.context_chunk_size
-        if hidden_SBH.shape[0] < width:  # no complete chunk: the plain model with zero guidance
-            return self._fuse(hidden_SBH, torch.zeros_like(hidden_SBH))
-        context_CBH = pool(hidden_SBH, width, self.context.context_pooling)
+        width, num_tokens = self.context.context_chunk_size, hidden_TBH.shape[0]
+        first_token, sequence_length = self.exchange.place(num_tokens)
+        if sequence_length < width:  # no complete chunk: the plain model with zero guidance
+            return self._fuse(hidden_TBH, torch.zeros_like(hidden_TBH))
+        share_CBH = pool(hidden_TBH, width, self.context.context_pooling, first_token, sequence_length)
+        context_CBH = self.exchange.sum_shares(share_CBH)
         if self.context.context_stop_gradient:
             context_CBH = context_CBH.detach()
         prediction_CBH = context_CBH
         if self.predictor is not None:
             # Chunk k stands at the position of its first token.
             angles = None if rotary_pos_emb is None else rotary_pos_emb[: context_CBH.shape[0] * width : width]
-            prediction_CBH = self.predictor(context_CBH, attention_mask=None, rotary_pos_emb=angles)
+            with self.exchange.same_random_numbers():
+                prediction_CBH = self.predictor(context_CBH, attention_mask=None, rotary_pos_emb=angles)
         if not self.training and self.context.context_control != "none":
             prediction_CBH = control(self.context.context_control, prediction_CBH, context_CBH)
-        return self._fuse(hidden_SBH, spread(prediction_CBH, hidden_SBH.shape[0], width, self.context.context_shift))
+        prediction_CBH = self.exchange.to_every_part(prediction_CBH)
+        return self._fuse(
+            hidden_TBH, spread(prediction_CBH, num_tokens, width, self.context.context_shift, first_token)
+        )
 
-    def _fuse(self, hidden_SBH: Tensor, guidance_SBH: Tensor) -> Tensor:
+    def _fuse(self, hidden_TBH: Tensor, guidance_TBH: Tensor) -> Tensor:
         """Add the guidance to the token states in the way that `--context-fusion` names."""
         if self.context.context_fusion == "norm_add":
-            return self.token_norm(hidden_SBH) + guidance_SBH
+            return self.token_norm(hidden_TBH) + guidance_TBH
         if self.context.context_fusion == "add":
-            return hidden_SBH + guidance_SBH
-        return hidden_SBH + self.gate * guidance_SBH
+            return hidden_TBH + guidance_TBH
+        return hidden_TBH + self.gate * guidance_TBH
 
 
 def _predictor(
@@ -102,8 +114,12 @@ def _predictor(
         return None
     predictor_config = copy.copy(config)
     predictor_config.num_layers = num_layers
+    # It lies inside one stage, with all chunks on every rank, and inside one layer, which may be recomputed as a whole.
     predictor_config.pipeline_model_parallel_size = 1
     predictor_config.virtual_pipeline_model_parallel_size = None
+    predictor_config.sequence_parallel = False
+    if config.recompute_granularity == "full":
+        predictor_config.recompute_granularity = None
     return TransformerBlock(
         config=predictor_config,
         spec=TransformerBlockSubmodules(layer_specs=[layer_spec] * num_layers, layer_norm=norm if has_norm else None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from megatron.core import tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -27,7 +28,8 @@ class ParallelResidualLayer(TransformerLayer):
             attention_mask=kwargs.get("attention_mask"),
             rotary_pos_emb=kwargs.get("rotary_pos_emb"),
         )
-        mlp = self.mlp(self.pre_mlp_layernorm(hidden_states))
+        normed = self.pre_mlp_layernorm(hidden_states)
+        mlp = tensor_parallel.checkpoint(self.mlp, False, normed) if self.recompute_mlp else self.mlp(normed)
         fusion = self.config.bias_dropout_fusion
         output = self.self_attn_bda(self.training, fusion)(attention, hidden_states, self.hidden_dropout)
         return self.mlp_bda(self.training, fusion)(mlp, output, self.hidden_dropout), None

@@ -15,8 +15,9 @@ from contextlm.config.schema import Config, ModelConfig
 
 def build_transformer_config(config: Config) -> TransformerConfig:
     """The layer configuration of the backbone; the predictor takes a copy of it."""
-    model, parallel = config.model, config.parallel
-    dtype = torch.bfloat16 if config.training.bf16 else torch.float32
+    model, parallel, training = config.model, config.parallel, config.training
+    dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
+    interleaved = config.num_model_chunks > 1
     return TransformerConfig(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
@@ -31,13 +32,26 @@ def build_transformer_config(config: Config) -> TransformerConfig:
         init_method=_init_method(model),
         output_layer_init_method=_output_init_method(model),
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+        sequence_parallel=parallel.splits_sequence,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=config.num_model_chunks if interleaved else None,
+        num_layers_in_first_pipeline_stage=parallel.decoder_first_pipeline_num_layers,
+        num_layers_in_last_pipeline_stage=parallel.decoder_last_pipeline_num_layers,
+        # Between two stages that exchange two chunks, batched sends cross and gradients are silently wrong.
+        overlap_p2p_comm=interleaved,
+        batch_p2p_comm=not interleaved,
         pipeline_dtype=dtype,
         params_dtype=dtype,
-        bf16=config.training.bf16,
+        bf16=training.bf16,
+        fp16=training.fp16,
+        recompute_granularity=training.recompute_granularity,
+        recompute_method=training.recompute_method,
+        recompute_num_layers=training.recompute_num_layers,
+        recompute_modules=list(training.recompute_modules),
         # The loss is summed over tokens and divided once, by the tokens of the global batch.
         calculate_per_token_loss=True,
-        deallocate_pipeline_outputs=True,
+        # gloo reads what an interleaved pipeline sends after the call that sends it: it must not be freed.
+        deallocate_pipeline_outputs=not (interleaved and _sends_over_gloo(config)),
         # Without Transformer Engine and apex these fusions crash, call a compiler for tiny functions, or
         # change GELU's variant.
         gradient_accumulation_fusion=False,
@@ -46,6 +60,11 @@ def build_transformer_config(config: Config) -> TransformerConfig:
         bias_dropout_fusion=False,
         apply_rope_fusion=False,
     )
+
+
+def _sends_over_gloo(config: Config) -> bool:
+    backend = config.parallel.distributed_backend
+    return backend == "gloo" or (backend == "auto" and not torch.cuda.is_available())
 
 
 def _normal(std: float) -> Callable[[Tensor], Tensor]:

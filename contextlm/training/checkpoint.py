@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import __version__, atomic_files
+from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump as dump_config
 from contextlm.config.yaml_file import load as load_config
@@ -29,7 +30,8 @@ from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
 from contextlm.training import checkpoint_folder, compatibility, rng_state
-from contextlm.training.setup import Run
+from contextlm.training.optimizer_state import OptimizerState
+from contextlm.training.setup import Run, gathered_weights
 
 Say = Callable[[str], None]
 
@@ -53,10 +55,12 @@ def save(run: Run, say: Say) -> None:
     if is_first:
         checkpoint_folder.begin(temporary)
     torch.distributed.barrier()
-    state = weights_state(run.language_model, run.layout)
-    state["optimizer"] = run.optimizer.sharded_state_dict(state["model"], metadata=_metadata(run.layout))
-    state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
-    dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
+    with gathered_weights(run):
+        state = weights_state(run.language_model, run.layout)
+        optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout), is_loading=False)
+        state["optimizer"] = optimizer.to_disk()
+        state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
+        dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
     if is_first:
         (temporary / checkpoint_folder.CONFIG_FILE).write_text(dump_config(run.config))
         run.tokenizer.save(temporary)
@@ -107,17 +111,17 @@ def load(run: Run, say: Say) -> int:
 
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
-    compatibility.check(folder, run.config, run.tokenizer)
+    compatibility.check(folder, run.config, run.tokenizer, with_optimizer=True)
     saved = checkpoint_folder.read_run(folder)
     state = weights_state(run.language_model, run.layout)
-    state["optimizer"] = run.optimizer.sharded_state_dict(
-        state["model"], is_loading=True, metadata=_metadata(run.layout)
-    )
+    optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout), is_loading=True)
+    state["optimizer"] = optimizer.to_disk()
     state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
+    names = _names_by_key(state, len(run.model))
     # A checkpoint of another kind of device has other generators.
     loaded = _read(state, folder, may_lack=(rng_state.PREFIX,), may_ignore=(rng_state.PREFIX,))
-    _set_weights(run.language_model, loaded["model"])
-    run.optimizer.load_state_dict(loaded["optimizer"])
+    _set_weights(run.language_model, loaded)
+    optimizer.restore(loaded["optimizer"], {key: loaded[part][name] for key, (part, name) in names.items()})
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
     same_layout = saved["layout"] == _layout(run) and saved["device"] == run.runtime.device.type
@@ -146,24 +150,24 @@ def load_weights(run: Run, folder: Path, *, backbone_only: bool = False) -> None
     run.optimizer.reload_model_params()
 
 
-def read_weights(module: torch.nn.Module, layout: Layout, folder: Path, *, may_lack: tuple[str, ...] = ()) -> None:
+def read_weights(
+    parts: Sequence[torch.nn.Module], layout: Layout, folder: Path, *, may_lack: tuple[str, ...] = ()
+) -> None:
     """Fill a model with the weights of a checkpoint; what else is stored there is left.
 
     Args:
-        module: this rank's stage.
+        parts: this rank's stage.
         layout: the groups it was built for.
         folder: the checkpoint.
         may_lack: prefixes of keys that the checkpoint need not have.
     """
-    loaded = _read(
-        weights_state(module, layout), folder, may_lack=may_lack, may_ignore=("optimizer.", rng_state.PREFIX)
-    )
-    _set_weights(module, loaded["model"])
+    loaded = _read(weights_state(parts, layout), folder, may_lack=may_lack, may_ignore=("optimizer.", rng_state.PREFIX))
+    _set_weights(parts, loaded)
 
 
-def weights_state(module: torch.nn.Module, layout: Layout) -> ShardedStateDict:
-    """This rank's weights, described for megatron-core."""
-    return {"model": module.sharded_state_dict(metadata=_metadata(layout))}
+def weights_state(parts: Sequence[torch.nn.Module], layout: Layout) -> ShardedStateDict:
+    """The weights of this rank's stage, `model0` and on by part, described for megatron-core."""
+    return {f"model{index}": part.sharded_state_dict(metadata=_metadata(layout)) for index, part in enumerate(parts)}
 
 
 def _metadata(layout: Layout) -> dict[str, Any]:
@@ -200,11 +204,18 @@ def _read(
     return loaded
 
 
-def _set_weights(module: torch.nn.Module, state: dict[str, Any]) -> None:
+def _set_weights(parts: Sequence[torch.nn.Module], state: dict[str, Any]) -> None:
     """Put loaded weights into the model; what was not read must have been allowed by `_read`."""
-    result = module.load_state_dict(state, strict=False)
-    absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
-    assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
+    for index, part in enumerate(parts):
+        result = part.load_state_dict(state[f"model{index}"], strict=False)
+        absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
+        assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
+
+
+def _names_by_key(state: ShardedStateDict, num_parts: int) -> dict[str, tuple[str, str]]:
+    """Part and name of this rank's weights by their names in the checkpoint."""
+    parts = [f"model{index}" for index in range(num_parts)]
+    return {sharded.key: (part, name) for part in parts for name, sharded in state[part].items()}
 
 
 def _changed_options(folder: Path, config: Config) -> dict[str, tuple[object, object]]:
@@ -216,12 +227,7 @@ def _changed_options(folder: Path, config: Config) -> dict[str, tuple[object, ob
 
 
 def _layout(run: Run) -> str:
-    """The layout in the words of the field."""
-    parallel = run.config.parallel
-    return (
-        f"TP {parallel.tensor_model_parallel_size} x PP {parallel.pipeline_model_parallel_size} "
-        f"x DP {run.layout.data_parallel_size}"
-    )
+    return layout_words(run.config, run.runtime.world_size)
 
 
 def _describe(run: Run) -> dict[str, Any]:

@@ -29,7 +29,9 @@ _FREE = {
 }
 
 
-def check(folder: Path, config: Config, tokenizer: Tokenizer, *, backbone_only: bool = False) -> None:
+def check(
+    folder: Path, config: Config, tokenizer: Tokenizer, *, backbone_only: bool = False, with_optimizer: bool = False
+) -> None:
     """Compare a checkpoint's model with the one of this run.
 
     Args:
@@ -37,6 +39,7 @@ def check(folder: Path, config: Config, tokenizer: Tokenizer, *, backbone_only: 
         config: this run's configuration.
         tokenizer: of this run.
         backbone_only: a plain model is to be loaded under a new context head.
+        with_optimizer: the optimizer's state is to be loaded too.
 
     Raises:
         UserError: every field in which they differ, with both values.
@@ -45,6 +48,12 @@ def check(folder: Path, config: Config, tokenizer: Tokenizer, *, backbone_only: 
     problems = []
     if backbone_only and saved.context.enabled:
         problems.append(f"--init-backbone-from {folder}: already has a context head; use --load with --finetune")
+    if with_optimizer and saved.half_precision != config.half_precision:
+        problems.append(
+            f"--load: checkpoint {folder} was trained in {saved.precision}, this run is in {config.precision}; only "
+            "16-bit training has fp32 master weights: continue in its precision, or begin from its weights with "
+            "--finetune"
+        )
     theirs, ours = _facts(saved, backbone_only), _facts(config, backbone_only)
     if read_run(folder)["tokenizer_fingerprint"] != tokenizer.fingerprint:
         problems.append(

@@ -31,7 +31,7 @@ class Metrics:
         self.speaks = run.layout.is_last_rank
         folder = run.config.output_dir
         self.path = None if folder is None or not self.speaks else Path(folder) / "metrics.jsonl"
-        self.waiting: list[tuple[dict[str, Any], torch.Tensor]] = []  # training lines and their losses
+        self.waiting: list[tuple[dict[str, Any], StepResult]] = []  # training lines without their losses
         self.lines: list[dict[str, Any]] = []  # all lines since the last log line, in order
         self.clock = time.perf_counter()
 
@@ -63,7 +63,7 @@ class Metrics:
         now = time.perf_counter()
         elapsed, self.clock = now - self.clock, now
         progress, tokens = self.run.progress, self.run.config.model.seq_length
-        rate = self.run.global_batch_size * tokens / elapsed
+        rate = result.num_samples * tokens / elapsed
         line = {
             "iteration": progress.iteration,
             "lm_loss": None,
@@ -75,28 +75,29 @@ class Metrics:
             "elapsed_ms": elapsed * 1000,
             "mfu": self.throughput.mfu(rate),
         }
-        self.waiting.append((line, result.loss))
+        self.waiting.append((line, result))
         self.lines.append(line)
 
     def log(self) -> None:
         """Print the log line of the iterations since the last one, and write their metrics."""
         if self.speaks and self.waiting:
-            losses = torch.stack([loss for _, loss in self.waiting]).tolist()
+            losses = torch.stack([result.loss for _, result in self.waiting]).tolist()
             for (line, _), loss in zip(self.waiting, losses, strict=True):
                 line["lm_loss"] = loss
-            nan = sum(not math.isfinite(loss) for loss in losses)
-            self._print([line for line, _ in self.waiting], nan)
+            self._print([line for line, _ in self.waiting], [result for _, result in self.waiting])
         self.waiting.clear()
         self._write()
 
-    def _print(self, lines: list[dict[str, Any]], num_nan: int) -> None:
+    def _print(self, lines: list[dict[str, Any]], results: list[StepResult]) -> None:
         """Megatron's line, to which parsers are written: only append to it."""
         training, last = self.run.config.training, lines[-1]
         seconds = sum(line["elapsed_ms"] for line in lines) / 1000 / len(lines)
-        rate = self.run.global_batch_size * self.run.config.model.seq_length / seconds
+        samples = sum(result.num_samples for result in results) / len(results)
+        rate = samples * self.run.config.model.seq_length / seconds
         mfu = self.throughput.mfu(rate)
         eta = datetime.timedelta(seconds=round(seconds * (training.train_iters - last["iteration"])))
         loss = sum(line["lm_loss"] for line in lines) / len(lines)
+        norm = math.nan if last["grad_norm"] is None else last["grad_norm"]
         self.say(
             f" [{datetime.datetime.now()}]"
             f" iteration {last['iteration']:8d}/{training.train_iters:8d} |"
@@ -104,12 +105,12 @@ class Metrics:
             f" elapsed time per iteration (ms): {seconds * 1000:.1f} |"
             f" throughput per GPU (TFLOP/s/GPU): {self.throughput.tflops_per_device(rate):.1f} |"
             f" learning rate: {last['learning_rate']:.6E} |"
-            f" global batch size: {self.run.global_batch_size:5d} |"
+            f" global batch size: {results[-1].num_samples:5d} |"
             f" lm loss: {loss:.6E} |"
-            f" loss scale: 1.0 |"
-            f" grad norm: {last['grad_norm']:.3f} |"
-            f" number of skipped iterations: {0:3d} |"
-            f" number of nan iterations: {num_nan:3d} |"
+            f" loss scale: {float(results[-1].loss_scale):.1f} |"
+            f" grad norm: {norm:.3f} |"
+            f" number of skipped iterations: {sum(result.skipped for result in results):3d} |"
+            f" number of nan iterations: {sum(not math.isfinite(line['lm_loss']) for line in lines):3d} |"
             f" tokens/s/GPU: {rate / self.run.runtime.world_size:.0f} |"
             f" MFU: {'n/a' if mfu is None else f'{mfu:.1%}'} |"
             f" ETA: {eta} |"

@@ -1,23 +1,26 @@
-"""The optimizer: megatron-core's distributed optimizer around a fused AdamW."""
+"""The optimizer: a fused AdamW inside megatron-core's distributed optimizer, or its plain one."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.utils import get_model_config
 
 from contextlm.config.schema import Config
+from contextlm.training.optimizer_state import identity
 from contextlm.training.schedule import learning_rate
 
 
-def build_optimizer(config: Config, model: DistributedDataParallel) -> MegatronOptimizer:
-    """AdamW over the parameters of this rank's stage, its state split over the data-parallel ranks.
+def build_optimizer(config: Config, model: Sequence[DistributedDataParallel]) -> MegatronOptimizer:
+    """AdamW over the parameters of this rank's stage; distributed, its state is split over data-parallel ranks.
 
     megatron-core puts biases and one-dimensional parameters (norms, the gate) in a group without weight decay.
     """
     settings = config.optimizer
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam",
             lr=settings.lr,
@@ -28,12 +31,31 @@ def build_optimizer(config: Config, model: DistributedDataParallel) -> MegatronO
             adam_eps=settings.adam_eps,
             clip_grad=settings.clip_grad,
             bf16=config.training.bf16,
-            params_dtype=torch.bfloat16 if config.training.bf16 else torch.float32,
+            fp16=config.training.fp16,
+            params_dtype=get_model_config(model[0]).params_dtype,
+            loss_scale=settings.loss_scale,
+            initial_loss_scale=settings.initial_loss_scale,
+            min_loss_scale=settings.min_loss_scale,
+            loss_scale_window=settings.loss_scale_window,
+            hysteresis=settings.hysteresis,
             use_distributed_optimizer=config.parallel.use_distributed_optimizer,
+            overlap_param_gather=config.parallel.overlap_param_gather,
         ),
-        [model],
+        list(model),
         use_gloo_process_groups=False,
     )
+    _check(optimizer, model)
+    return optimizer
+
+
+def _check(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel]) -> None:
+    """Refuse what megatron-core would save and resume as something else, silently."""
+    dtypes = {parameter.dtype for part in model for parameter in part.parameters()}
+    if len(dtypes) > 1:
+        raise ValueError(f"the weights have {sorted(map(str, dtypes))}: the distributed optimizer saves one type")
+    identities = [identity(group) for group in optimizer.param_groups]
+    if len(set(identities)) < len(identities):
+        raise ValueError(f"parameter groups {identities}: two are alike, and one would resume with the other's values")
 
 
 def apply_schedule(config: Config, optimizer: MegatronOptimizer, iteration: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
+from contextlm.config.batch_ramp import batch_size_at
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
 from contextlm.data.loader import micro_batches
@@ -38,41 +40,52 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that an iteration needs."""
+    """Everything that an iteration needs.
+
+    `model` is this rank's stage of the pipeline: one part, or several where the pipeline is interleaved.
+    """
 
     config: Config
     runtime: Runtime
     layout: Layout
     tokenizer: Tokenizer
     datasets: Datasets
-    model: DistributedDataParallel
+    model: tuple[DistributedDataParallel, ...]
     optimizer: MegatronOptimizer
     token_byte_lengths: torch.Tensor | None
     progress: Progress
 
     @property
     def global_batch_size(self) -> int:
-        """Samples per iteration."""
-        return self.config.global_batch_size(self.runtime.world_size)
+        """Samples of the next iteration."""
+        return batch_size_at(self.config, self.runtime.world_size, self.progress.consumed_samples)
 
     @property
     def num_microbatches(self) -> int:
-        """Forward passes of each data-parallel rank per iteration."""
-        return self.config.num_microbatches(self.runtime.world_size)
+        """Forward passes of each data-parallel rank in the next iteration."""
+        return self.num_microbatches_at(self.progress.consumed_samples)
+
+    def num_microbatches_at(self, consumed_samples: int) -> int:
+        """Forward passes of each data-parallel rank in the iteration that begins after `consumed_samples`."""
+        batch_size = batch_size_at(self.config, self.runtime.world_size, consumed_samples)
+        return batch_size // (self.config.training.micro_batch_size * self.layout.data_parallel_size)
 
     @property
-    def language_model(self) -> ContextLM:
-        """This rank's stage without the wrappers for gradient buffers and precision."""
-        module = self.model.module
-        return module.module if isinstance(module, Float16Module) else module
+    def language_model(self) -> tuple[ContextLM, ...]:
+        """The parts of this rank's stage without the wrappers for gradient buffers and precision."""
+        return tuple(part.module.module if self.config.half_precision else part.module for part in self.model)
 
     @property
     def reads_tokens(self) -> bool:
         """Whether this rank's stage embeds tokens or computes the loss."""
-        return self.layout.pipeline_rank == 0 or self.layout.is_last_stage
+        return any(part.pre_process or part.post_process for part in self.language_model)
 
     def micro_batches(
-        self, samples: Samples, first_sample: int, num_microbatches: int, last_sample: int | None = None
+        self,
+        samples: Samples,
+        first_sample: int,
+        num_microbatches: int | Callable[[int], int],
+        last_sample: int | None = None,
     ) -> Iterator[torch.Tensor] | None:
         """This rank's micro-batches [B, S + 1] from `first_sample` on; None on a stage that needs none."""
         if not self.reads_tokens:
@@ -93,7 +106,7 @@ def setup(config: Config, runtime: Runtime, layout: Layout, tokenizer: Tokenizer
     seed_weights(config.training.seed, layout)
     model = wrap_model(config, tokenizer.vocab_size, layout)
     optimizer = build_optimizer(config, model)
-    get_model_config(model).grad_scale_func = optimizer.scale_loss
+    get_model_config(model[0]).grad_scale_func = optimizer.scale_loss
     seed_dropout(config.training.seed, layout)
     lengths = tokenizer.token_byte_lengths()
     return Run(
@@ -109,19 +122,48 @@ def setup(config: Config, runtime: Runtime, layout: Layout, tokenizer: Tokenizer
     )
 
 
-def wrap_model(config: Config, vocab_size: int, layout: Layout) -> DistributedDataParallel:
+def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[DistributedDataParallel, ...]:
     """This rank's stage on its device, in its precision, behind megatron-core's gradient buffers."""
-    model = build_model(config, vocab_size, layout.groups).to(torch.cuda.current_device())
-    transformer_config = get_model_config(model)
-    wrapped = DistributedDataParallel(
-        transformer_config,
-        DistributedDataParallelConfig(
-            # Gradients of 16-bit weights are summed in fp32, over micro-batches and over ranks.
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=config.parallel.use_distributed_optimizer,
-        ),
-        Float16Module(transformer_config, model) if config.training.bf16 else model,
+    parallel = config.parallel
+    model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
+    transformer_config = get_model_config(model[0])
+    buffers = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=parallel.accumulate_allreduce_grads_in_fp32,
+        use_distributed_optimizer=parallel.use_distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
+        bucket_size=parallel.ddp_bucket_size,
     )
-    wrapped.broadcast_params()
+    wrapped = tuple(
+        DistributedDataParallel(
+            transformer_config,
+            buffers,
+            Float16Module(transformer_config, part) if config.half_precision else part,
+            # The communication of later parts overlaps with the work of earlier ones anyway.
+            disable_bucketing=index > 0,
+        )
+        for index, part in enumerate(model)
+    )
+    for part in wrapped:
+        part.broadcast_params()
     transformer_config.finalize_model_grads_func = finalize_model_grads
+    if parallel.overlap_grad_reduce:
+        # Until the last micro-batch gradients are only accumulated.
+        no_sync = [part.no_sync for part in wrapped]
+        transformer_config.no_sync_func = no_sync if len(wrapped) > 1 else no_sync[0]
     return wrapped
+
+
+@contextlib.contextmanager
+def gathered_weights(run: Run) -> Iterator[None]:
+    """Inside, the weights of every rank are those after the last update, and stay.
+
+    With `--overlap-param-gather` a rank updates its share of the weights and gathers the others' when the next
+    forward pass asks for them: what is read before is stale.
+    """
+    overlapped = run.config.parallel.overlap_param_gather
+    for part in run.model if overlapped else ():
+        part.disable_forward_pre_hook(param_sync=True)
+    yield
+    for part in run.model if overlapped else ():
+        part.enable_forward_pre_hook()

@@ -22,19 +22,26 @@ Batches = Iterator[Tensor] | None
 
 
 class StepResult(NamedTuple):
-    """What one iteration did; the loss stays on the device."""
+    """What one iteration did; the loss stays on the device.
+
+    An fp16 iteration whose gradients overflow updates nothing, lowers the loss scale and has no gradient norm.
+    """
 
     loss: Tensor
-    grad_norm: float
+    num_samples: int
+    grad_norm: float | None
     learning_rate: float
+    loss_scale: Tensor | float
+    skipped: bool
 
 
 def train_step(run: Run, batches: Batches) -> StepResult:
     """One iteration, whose number is that of the finished ones plus one."""
-    loss = compute_gradients(run, batches)
+    loss, num_samples = compute_gradients(run, batches), run.global_batch_size
     lr = apply_schedule(run.config, run.optimizer, run.progress.iteration + 1)
-    _, grad_norm, _ = run.optimizer.step()
-    return StepResult(loss, grad_norm, lr)
+    loss_scale = run.optimizer.get_loss_scale() if run.config.training.fp16 else 1.0
+    updated, grad_norm, _ = run.optimizer.step()
+    return StepResult(loss, num_samples, grad_norm, lr, loss_scale, skipped=not updated)
 
 
 def compute_gradients(run: Run, batches: Batches) -> Tensor:
@@ -45,8 +52,9 @@ def compute_gradients(run: Run, batches: Batches) -> Tensor:
     Returns:
         the loss on ranks of the last stage, zero elsewhere; a scalar on the device.
     """
-    run.model.train()
-    run.model.zero_grad_buffer()
+    for part in run.model:
+        part.train()
+        part.zero_grad_buffer()
     run.optimizer.zero_grad()
     sums = forward_backward(run, batches, num_microbatches=run.num_microbatches)
     return sums[0] / sums[1].clamp(min=1)
@@ -65,7 +73,8 @@ def forward_backward(
     Args:
         run: the run.
         batches: micro-batches of this data-parallel rank.
-        num_microbatches: how many to take.
+        num_microbatches: how many to take; an interleaved pipeline takes whole rounds of its stages, and
+            micro-batches that fill the last one are not counted (in training there are none).
         forward_only: no backward pass.
         token_byte_lengths: bytes of text of each token id, [vocabulary]; counted where given.
 
@@ -73,18 +82,23 @@ def forward_backward(
         [token losses, tokens, bytes], summed over micro-batches and data-parallel ranks, fp64 where the
         device has it; zeros on ranks that do not compute the loss.
     """
-    reports = get_forward_backward_func()(
+    parallel, num_parts = run.config.parallel, len(run.model)
+    # A stage has at most one part that reads tokens: the first of the first stage or the last of the last.
+    iterators = [batches if part.pre_process or part.post_process else None for part in run.language_model]
+    schedule = get_forward_backward_func(parallel.pipeline_model_parallel_size, num_parts if num_parts > 1 else None)
+    filling = -num_microbatches % parallel.pipeline_model_parallel_size if num_parts > 1 else 0
+    reports = schedule(
         forward_step_func=_forward_step(run, token_byte_lengths),
-        data_iterator=batches,
-        model=[run.model],
-        num_microbatches=num_microbatches,
+        data_iterator=iterators if num_parts > 1 else iterators[0],
+        model=list(run.model),
+        num_microbatches=num_microbatches + filling,
         seq_length=run.config.model.seq_length,
         micro_batch_size=run.config.training.micro_batch_size,
         forward_only=forward_only,
     )
     if not run.layout.is_last_stage:
         return torch.zeros(3, dtype=torch.float64, device=run.runtime.device)
-    sums = torch.stack(reports).sum(dim=0)
+    sums = torch.stack(reports[:num_microbatches]).sum(dim=0)
     torch.distributed.all_reduce(sums, group=run.layout.groups.dp)
     return sums
 

@@ -154,13 +154,13 @@ def test_megatron_core_builds_it(layout, fused):
     from tests.small_configs import VOCAB_SIZE, small_config
 
     config = small_config(weight_decay=0.1)
-    model = build_model(config, VOCAB_SIZE, layout.groups)
+    (model,) = build_model(config, VOCAB_SIZE, layout.groups)
     wrapped = DistributedDataParallel(
         model.config,
         DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=True),
         model,
     )
-    optimizer = build_optimizer(config, wrapped)
+    optimizer = build_optimizer(config, [wrapped])
     inner = [part.optimizer for part in optimizer.chained_optimizers]
     assert all(type(part) is fused for part in inner)
     apply_schedule(config, optimizer, 1)

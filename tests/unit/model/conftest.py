@@ -18,7 +18,7 @@ def build(layout) -> Callable[..., torch.nn.Module]:
     from contextlm.model.builder import build_model
 
     def build(config: Config, fresh: bool = False) -> torch.nn.Module:
-        model = build_model(config, VOCAB_SIZE, layout.groups)
+        (model,) = build_model(config, VOCAB_SIZE, layout.groups)
         if not fresh:
             randomize(model)
         return model.eval()

@@ -78,8 +78,11 @@ def leaks(model: torch.nn.Module, length: int = LENGTH) -> list[int]:
     return found
 
 
-def one_chunk_early(prediction_CBH: Tensor, sequence_length: int, chunk_size: int, shift: bool) -> Tensor:
+def one_chunk_early(
+    prediction_CBH: Tensor, sequence_length: int, chunk_size: int, shift: bool, first_token: int
+) -> Tensor:
     """The classic mistake: token t receives prediction j(t) + 1."""
+    assert first_token == 0
     length = sequence_length + chunk_size
     one_more = torch.cat((prediction_CBH, torch.zeros_like(prediction_CBH[:1])))
     return chunking.spread(one_more, length, chunk_size, shift)[chunk_size:]

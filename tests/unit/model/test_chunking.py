@@ -66,6 +66,34 @@ def test_spread(chunk_size, shift):
         torch.testing.assert_close(gradient, expected_gradient)
 
 
+def parts(length: int, num_parts: int) -> list[slice]:
+    """Consecutive tokens of equal number, as the ranks of sequence parallelism hold them."""
+    size = length // num_parts
+    return [slice(part * size, (part + 1) * size) for part in range(num_parts)]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+def test_the_shares_of_the_parts_of_a_sequence_sum_up_to_its_contexts(chunk_size, pooling):
+    """Also where a chunk lies on two parts, or on more than two, or a part has no complete chunk."""
+    for num_parts in (2, 3, 4, 8):
+        for length in range(num_parts, 49, num_parts):
+            hidden = torch.randn(length, BATCH, HIDDEN)
+            shares = [pool(hidden[p], chunk_size, pooling, p.start, length) for p in parts(length, num_parts)]
+            torch.testing.assert_close(sum(shares), naive_pool(hidden, chunk_size, pooling))
+
+
+@pytest.mark.parametrize("shift", [True, False], ids=["shift", "no_shift"])
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+def test_the_parts_of_a_sequence_receive_what_the_whole_does(chunk_size, shift):
+    for num_parts in (2, 3, 4, 8):
+        for length in range(num_parts, 49, num_parts):
+            prediction = torch.randn(length // chunk_size, BATCH, HIDDEN)
+            size = length // num_parts
+            found = [spread(prediction, size, chunk_size, shift, p.start) for p in parts(length, num_parts)]
+            assert torch.equal(torch.cat(found), naive_spread(prediction, length, chunk_size, shift)), length
+
+
 def received(length: int, shift: bool) -> list[int | None]:
     """Which prediction each token receives when chunks have 4 tokens; None is zero."""
     prediction = torch.arange(1.0, length // 4 + 1).reshape(-1, 1, 1)

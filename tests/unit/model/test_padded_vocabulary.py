@@ -65,7 +65,8 @@ def test_gradients_are_finite_and_padding_gets_none(model):
 def test_a_vocabulary_that_needs_no_padding_is_untouched(layout):
     from contextlm.model.builder import build_model
 
-    model = build_model(small_config(), 512, layout.groups).eval()
+    (model,) = build_model(small_config(), 512, layout.groups)
+    model.eval()
     ids = token_ids(1, 5) % 512
     with torch.no_grad():
         logits = run(model, ids)

@@ -25,7 +25,7 @@ def test_same_keys_as_a_stock_model(build, layout, backbone):
     from contextlm.model.builder import layer_spec
 
     config = small_config(backbone, context_chunk_size=0)
-    spec = layer_spec(choose_backend("torch", bf16=False), config.model.parallel_residual)
+    spec = layer_spec(choose_backend("torch", half_precision=False), config.model.parallel_residual)
     ours, stock = build(config), stock_gpt(config, layout.groups, spec)
     shapes = [{name: value.shape for name, value in model.named_parameters()} for model in (ours, stock)]
     assert shapes[0] == shapes[1]
@@ -69,7 +69,7 @@ def test_same_numbers_as_a_stock_model_of_the_same_layers(build, layout, backbon
     from contextlm.model.builder import layer_spec
 
     config = small_config(backbone, context_chunk_size=0)
-    spec = layer_spec(choose_backend("torch", bf16=False), config.model.parallel_residual)
+    spec = layer_spec(choose_backend("torch", half_precision=False), config.model.parallel_residual)
     ours, stock = build(config), stock_gpt(config, layout.groups, spec)
     randomize(stock)
     ids = token_ids(2, LENGTH)
