@@ -6,8 +6,10 @@ Read next: `parameters.py`, `flops.py`, `memory.py`.
 from __future__ import annotations
 
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
-from contextlm.analysis.memory import rank_memory, stage_layers
+from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.parameters import count_parameters
+from contextlm.config.layout_words import layout_words
+from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump
 
@@ -62,36 +64,41 @@ def _flops(config: Config, vocabulary: int) -> str:
 
 
 def _layout(config: Config, world_size: int) -> str:
-    parallel = config.parallel
     copies = config.data_parallel_size(world_size)
     batch, passes = config.global_batch_size(world_size), config.num_microbatches(world_size)
     lines = [
-        f"Layout on {_count(world_size, 'process', 'processes')}: tensor "
-        f"{parallel.tensor_model_parallel_size} x pipeline "
-        f"{parallel.pipeline_model_parallel_size} x data {copies}",
+        f"Layout on {_count(world_size, 'process', 'processes')}: {layout_words(config, world_size)}",
         f"  a step: {_count(batch, 'sample')} = {config.training.micro_batch_size} per micro-batch x "
         f"{copies} "
         f"data-parallel x {_count(passes, 'micro-batch', 'micro-batches')}; "
         f"{batch * config.model.seq_length:,} tokens",
     ]
-    for stage in range(parallel.pipeline_model_parallel_size):
-        layers = stage_layers(config, stage)
-        parts = ["embedding"] if stage == 0 else []
-        parts.append(f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}")
-        if config.context.enabled and config.encoder_layers in layers:
-            parts.append(f"the context head before layer {config.encoder_layers}")
-        if stage == parallel.pipeline_model_parallel_size - 1:
-            parts.append("final norm and output layer")
-        lines.append(f"  stage {stage}: {', '.join(parts)}")
+    if ramp := config.training.rampup_batch_size:
+        lines.append(f"  at first {ramp[0]} samples, {ramp[1]} more at a time until {ramp[2]} are consumed")
+    stages = range(config.parallel.pipeline_model_parallel_size)
+    lines += [f"  stage {stage}: {_stage(config, stage)}" for stage in stages]
     return "\n".join(lines)
 
 
+def _stage(config: Config, stage: int) -> str:
+    chunks = stage_parts(config, stage)
+    layers = " and ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in chunks)
+    parts = ["embedding"] if stage == 0 else []
+    parts.append(f"{'layer' if sum(map(len, chunks)) == 1 else 'layers'} {layers}")
+    if config.context.enabled and any(config.encoder_layers in part for part in chunks):
+        parts.append(f"the context head before layer {config.encoder_layers}")
+    if stage == config.parallel.pipeline_model_parallel_size - 1:
+        parts.append("final norm and output layer")
+    return ", ".join(parts)
+
+
 def _memory(config: Config, vocabulary: int, world_size: int) -> str:
-    lines = ["Memory per rank in GiB, activations not counted"]
-    lines.append(f"  {'stage':<8}{'weights':>12}{'gradients':>12}{'optimizer':>12}{'total':>12}")
+    lines = ["Memory per rank in GiB, activations at their peak"]
+    columns = (*RankMemory._fields, "total")
+    lines.append(f"  {'stage':<8}" + "".join(f"{column:>13}" for column in columns))
     for stage in range(config.parallel.pipeline_model_parallel_size):
         memory = rank_memory(config, vocabulary, stage, world_size)
-        sizes = "".join(f"{size / _GIB:>12.3f}" for size in (*memory, memory.total))
+        sizes = "".join(f"{size / _GIB:>13.3f}" for size in (*memory, memory.total))
         lines.append(f"  {stage:<8}{sizes}")
     return "\n".join(lines)
 

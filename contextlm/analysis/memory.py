@@ -1,14 +1,17 @@
-"""Memory that parameters cost on each rank: weights, gradients, optimizer states; no activations.
+"""Memory of each rank: what parameters cost (weights, gradients, optimizer states), and activations.
 
-Assumes what training does: gradients in fp32, AdamW moments in fp32, with bf16 also fp32 master weights,
-and the optimizer's states shared by the data-parallel ranks (the distributed optimizer).
+What training does: weights in the precision of the run; gradients in fp32, or as the weights with
+`--no-accumulate-allreduce-grads-in-fp32`; AdamW's two moments in fp32, and with 16-bit weights their fp32 masters
+too, shared by the data-parallel ranks if the optimizer is the distributed one. Read next: `activation_memory.py`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from contextlm.analysis.activation_peak import peak_activations
 from contextlm.analysis.parameters import context_head_parameters, layer_parameters, norm_parameters
+from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 
 
@@ -18,17 +21,12 @@ class RankMemory(NamedTuple):
     weights: int
     gradients: int
     optimizer: int
+    activations: int
 
     @property
     def total(self) -> int:
-        """Bytes of all three."""
+        """Bytes of all four."""
         return sum(self)
-
-
-def stage_layers(config: Config, stage: int) -> range:
-    """The layers (numbered from 0 over the whole model) that a pipeline stage holds."""
-    share = config.model.num_layers // config.parallel.pipeline_model_parallel_size
-    return range(stage * share, (stage + 1) * share)
 
 
 def stage_parameters(config: Config, vocab_size: int, stage: int) -> int:
@@ -37,9 +35,9 @@ def stage_parameters(config: Config, vocab_size: int, stage: int) -> int:
     ranks, stages = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     first, last = stage == 0, stage == stages - 1
     table = model.padded_vocab_size(vocab_size, ranks) // ranks * model.hidden_size
-    layers = stage_layers(config, stage)
-    count = len(layers) * layer_parameters(model, ranks)
-    if config.encoder_layers in layers:
+    parts = stage_parts(config, stage)
+    count = sum(map(len, parts)) * layer_parameters(model, ranks)
+    if any(config.encoder_layers in part for part in parts):
         count += context_head_parameters(model, config.context, ranks)
     if first:
         count += table
@@ -53,7 +51,13 @@ def stage_parameters(config: Config, vocab_size: int, stage: int) -> int:
 
 def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int) -> RankMemory:
     """Bytes on a rank of `stage` among `world_size` processes."""
-    count = stage_parameters(config, vocab_size, stage)
-    weight_bytes, state_bytes = (2, 12) if config.training.bf16 else (4, 8)
-    shared_by = config.data_parallel_size(world_size) if config.parallel.use_distributed_optimizer else 1
-    return RankMemory(weight_bytes * count, 4 * count, state_bytes * count // shared_by)
+    count, parallel = stage_parameters(config, vocab_size, stage), config.parallel
+    weight_bytes, state_bytes = (2, 12) if config.half_precision else (4, 8)
+    gradient_bytes = 4 if parallel.accumulate_allreduce_grads_in_fp32 else weight_bytes
+    shared_by = config.data_parallel_size(world_size) if parallel.use_distributed_optimizer else 1
+    return RankMemory(
+        weight_bytes * count,
+        gradient_bytes * count,
+        state_bytes * count // shared_by,
+        peak_activations(config, vocab_size, stage, config.num_microbatches(world_size)),
+    )

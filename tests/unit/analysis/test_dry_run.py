@@ -21,12 +21,27 @@ def test_says_what_a_run_would_be():
     )
     assert "138,617,089" in text and "the head adds 11.4%" in text
     assert "training 0.8769" in text
-    assert "Layout on 16 processes: tensor 2 x pipeline 4 x data 2" in text
+    assert "Layout on 16 processes: TP 2 x PP 4 x DP 2" in text
     assert "64 samples = 4 per micro-batch x 2 data-parallel x 8 micro-batches; 65,536 tokens" in text
     assert "stage 2: layers 6 to 8, the context head before layer 6\n" in text
     assert "stage 3: layers 9 to 11, final norm and output layer" in text
-    assert "activations not counted" in text
+    assert text.count(" activations ") == 2
     assert len(text.splitlines()) <= 60
+
+
+def test_says_which_layers_the_parts_of_a_stage_are():
+    text = screen(
+        "--model contextlm-gpt2-tiny --num-layers 8 --tensor-model-parallel-size 2 --sequence-parallel "
+        "--pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2 --global-batch-size 8 "
+        "--rampup-batch-size 2 2 100"
+    )
+    assert "TP 2 x PP 2 x DP 1, interleaved 2, sequence parallel\n" in text
+    assert "at first 2 samples, 2 more at a time until 100 are consumed\n" in text
+    assert "stage 0: embedding, layers 0 to 1 and 4 to 5, the context head before layer 4\n" in text
+    assert "stage 1: layers 2 to 3 and 6 to 7, final norm and output layer\n" in text
+    uneven = screen("--num-layers 4 --pipeline-model-parallel-size 2 --decoder-last-pipeline-num-layers 1")
+    assert "stage 0: embedding, layers 0 to 2\n" in uneven and "stage 1: layer 3, final norm" in uneven
+    assert "DP 1\n" in uneven
 
 
 def test_the_configuration_in_it_is_yaml():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextlm.analysis.memory import rank_memory, stage_layers, stage_parameters
+from contextlm.analysis.memory import rank_memory, stage_parameters
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config import Config, parse
 
@@ -26,7 +26,6 @@ def test_stages_add_up_and_a_tied_output_layer_is_a_copy():
     gpt2 = configuration(f"--model contextlm-gpt2-tiny {split}")
     copies = sum(stage_parameters(gpt2, 512, stage) for stage in range(4)) - count_parameters(gpt2, 512).total
     assert copies == 512 * 128
-    assert [list(stage_layers(gpt2, stage)) for stage in range(4)] == [[0], [1], [2], [3]]
 
 
 def test_the_head_sits_with_its_layer():
@@ -45,10 +44,41 @@ def test_tensor_parallel_divides_matrices_and_pads_the_vocabulary():
     assert stage_parameters(config, 515, 0) == matrices + whole + 768 // 2 * hidden
 
 
+def test_uneven_and_interleaved_pipelines_add_up():
+    for split in (
+        "--pipeline-model-parallel-size 3 --decoder-first-pipeline-num-layers 1 --decoder-last-pipeline-num-layers 1",
+        "--pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2 --global-batch-size 2",
+    ):
+        config = configuration(f"--model contextlm-pythia-tiny --context-encoder-layers 1 {split}")
+        stages = range(config.parallel.pipeline_model_parallel_size)
+        counts = count_parameters(config, 512)
+        held = [stage_parameters(config, 512, stage) for stage in stages]
+        assert sum(held) == counts.total
+        # Layer 1 is on stage 1 of both: in the middle of an uneven pipeline, in stage 1's first chunk.
+        plain = configuration(f"--model pythia-tiny {split}")
+        assert held[1] - stage_parameters(plain, 512, 1) == counts.context_head
+
+
 def test_bytes_by_precision_and_data_parallel_size():
     config = configuration("--model gpt2-tiny")
     count = stage_parameters(config, 512, 0)
-    assert rank_memory(config, 512, 0, 4) == (4 * count, 4 * count, 2 * count)
-    low = configuration("--model gpt2-tiny --bf16")
-    assert rank_memory(low, 512, 0, 1) == (2 * count, 4 * count, 12 * count)
-    assert rank_memory(low, 512, 0, 1).total == 18 * count
+    assert rank_memory(config, 512, 0, 4)[:3] == (4 * count, 4 * count, 2 * count)
+    for precision in ("--bf16", "--fp16"):
+        low = rank_memory(configuration(f"--model gpt2-tiny {precision}"), 512, 0, 1)
+        assert low[:3] == (2 * count, 4 * count, 12 * count)
+        assert low.total == 18 * count + low.activations
+
+
+def test_bytes_by_type_of_gradients_and_optimizer():
+    count = stage_parameters(configuration("--model gpt2-tiny"), 512, 0)
+    rounded = configuration("--model gpt2-tiny --bf16 --no-accumulate-allreduce-grads-in-fp32")
+    assert rank_memory(rounded, 512, 0, 4)[:3] == (2 * count, 2 * count, 3 * count)
+    alone = configuration("--model gpt2-tiny --bf16 --no-use-distributed-optimizer")
+    assert rank_memory(alone, 512, 0, 4)[:3] == (2 * count, 4 * count, 12 * count)
+
+
+def test_activations_of_the_micro_batches_of_one_data_parallel_rank():
+    line = "--model gpt2-tiny --pipeline-model-parallel-size 2 --micro-batch-size 2 --global-batch-size 8"
+    activations = [rank_memory(configuration(line), 512, 0, world_size).activations for world_size in (2, 4, 8)]
+    # Of 4, 2 and 1 micro-batches, two stages have at most two under way.
+    assert activations[0] == activations[1] > 1.8 * activations[2]

@@ -1,0 +1,126 @@
+"""What the forward pass of one micro-batch keeps for its backward pass, on one tensor-parallel rank.
+
+The formulas are those of Korthikanti et al., 2022, "Reducing Activation Recomputation in Large Transformer
+Models", for attention that keeps no S x S matrix: with 16 bits and dropout a GPT-2 layer keeps
+S B H (10 + 24 / t) bytes on each of t tensor-parallel ranks, S B H 34 / t under sequence parallelism. Here they
+are tables with a row for each tensor, so that a reader can check each against the operation that keeps it. What
+two operations keep is one tensor, and one row. They hold for the torch backend; Transformer Engine's fused
+operations keep less, about one [S, B, H] for each norm.
+
+Not counted: token ids and their masks, under 1%; the S x S matrices that torch's attention builds where it has no
+fused kernel: with attention dropout on a CPU. Read next: `activation_peak.py`.
+
+Shapes: S positions, B samples of a micro-batch, H hidden, F width of the MLP, N attention heads, V padded
+vocabulary, t tensor-parallel ranks, C chunks of the context head.
+"""
+
+from __future__ import annotations
+
+from contextlm.config.schema import Config
+
+Tensors = dict[str, int]
+"""Bytes of each tensor that an operation keeps."""
+
+_FP32 = 4
+
+
+class Activations:
+    """The tables of one configuration.
+
+    Args:
+        config: the configuration.
+        vocab_size: of the tokenizer, unpadded.
+        mask_bytes: of an element of a dropout mask: 1 on CUDA; torch on a CPU keeps it as an activation.
+    """
+
+    def __init__(self, config: Config, vocab_size: int, mask_bytes: int = 1) -> None:
+        self.config, self.vocab_size = config, vocab_size
+        self.element = 2 if config.half_precision else _FP32
+        self.mask = mask_bytes if config.model.hidden_dropout > 0 else 0
+        self.ranks = config.parallel.tensor_model_parallel_size
+        # Norms, dropout and residuals act on each position by itself: sequence parallelism splits them too.
+        self.stream_ranks = self.ranks if config.parallel.splits_sequence else 1
+        self.positions = config.model.seq_length * config.training.micro_batch_size
+        self.states = self.positions * config.model.hidden_size
+
+    @property
+    def stream(self) -> int:
+        """Bytes of the states between two layers, [S, B, H], on one rank."""
+        return self.states * self.element // self.stream_ranks
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of gradients of activations where a layer has most of them, at its last product.
+
+        Of the layer's output; of the product's output, if dropout or a gathering stands between them; of its input.
+        """
+        differs = self.mask > 0 or self.stream_ranks > 1
+        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"]
+
+    def embedding(self) -> Tensors:
+        """Lookups keep ids only."""
+        return {"dropout mask": self.states * self.mask // self.stream_ranks}
+
+    def layer(self) -> Tensors:
+        """One layer of the backbone."""
+        return self._layer(self.config.model.seq_length, self.stream_ranks)
+
+    def context_head(self) -> list[Tensors]:
+        """The head, in the order of its forward pass; pooling and repeating keep nothing.
+
+        Under sequence parallelism every rank runs the predictor on all C chunks.
+        """
+        context, batch_size = self.config.context, self.config.training.micro_batch_size
+        chunks = self.config.model.seq_length // context.context_chunk_size
+        parts = [self._layer(chunks, stream_ranks=1) for _ in range(context.context_predictor_layers)]
+        if context.context_fusion == "add":
+            return parts
+        parts.append(self._norm(chunks * batch_size, stream_ranks=1))
+        if context.context_fusion == "norm_add":
+            return [*parts, self._norm(self.positions, self.stream_ranks)]
+        return [*parts, {"guidance, for the gate's gradient": self.stream}]
+
+    def output(self) -> Tensors:
+        """Final norm, output layer, loss; the softmax of the logits is made in place of their copy in fp32."""
+        padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
+        return self._norm(self.positions, self.stream_ranks) | {
+            "input of the output layer": self.stream,
+            "softmax": self.positions * padded // self.ranks * _FP32,
+        }
+
+    def _layer(self, length: int, stream_ranks: int) -> Tensors:
+        """One layer over `length` positions of each sample, which `stream_ranks` split where they can."""
+        model, positions = self.config.model, length * self.config.training.micro_batch_size
+        states = positions * model.hidden_size
+        stream, divided = states * self.element // stream_ranks, states * self.element // self.ranks
+        inner = positions * model.ffn_size * self.element // self.ranks
+        mask, statistics = states * self.mask // stream_ranks, 2 * positions * _FP32 // stream_ranks
+        tensors = {
+            "input of the attention norm": stream,
+            "mean and deviation of the attention norm": statistics,
+            "input of qkv": stream,
+            "q, k, v": 3 * divided,
+            "log-sum-exp of the scores": positions * model.num_attention_heads * _FP32 // self.ranks,
+            "input of the attention projection": divided,
+            "dropout mask of attention": mask,
+            "input of the MLP norm": stream,
+            "mean and deviation of the MLP norm": statistics,
+            "input of fc1": stream,
+            "input of GELU": inner,
+            "input of fc2": inner,
+            "dropout mask of the MLP": mask,
+        }
+        if model.parallel_residual:
+            del tensors["input of the MLP norm"]  # that of the attention norm
+        if model.position_embedding_type == "rope":
+            # v is a part of the tensor that holds q and k too, so that stays beside the rotated q and k.
+            tensors["rotated q, k"] = 2 * divided
+            angles = int(model.rotary_percent * model.hidden_size // model.num_attention_heads)
+            tensors["cosines and sines for q, k"] = 4 * length * angles * self.element
+        return tensors
+
+    def _norm(self, positions: int, stream_ranks: int) -> Tensors:
+        return {
+            "input of the norm": positions * self.config.model.hidden_size * self.element // stream_ranks,
+            "mean and deviation of the norm": 2 * positions * _FP32 // stream_ranks,
+        }
