@@ -68,13 +68,13 @@ def value(words: list[str], flag: str) -> str:
 @pytest.mark.parametrize(
     ("script", "variables", "preset", "processes", "layout"),
     [
-        (GPT2, {}, "contextlm-gpt2-1.5b", 8, "tensor 1 x pipeline 2 x data 4"),
-        (GPT2, {"BASELINE": "1"}, "gpt2-1.5b", 8, "tensor 1 x pipeline 2 x data 4"),
-        (GPT2, {"NNODES": "4", "PP": "4"}, "contextlm-gpt2-1.5b", 32, "tensor 1 x pipeline 4 x data 8"),
-        (PYTHIA, {}, "contextlm-pythia-1.4b", 8, "tensor 2 x pipeline 1 x data 4"),
-        (PYTHIA, {"BASELINE": "1"}, "pythia-1.4b", 8, "tensor 2 x pipeline 1 x data 4"),
-        (PYTHIA, {"SLURM_STEP_NUM_NODES": "2"}, "contextlm-pythia-1.4b", 16, "tensor 2 x pipeline 1 x data 8"),
-        (PYTHIA, {"MODEL": "pythia-70m", "GPUS_PER_NODE": "4"}, "pythia-70m", 4, "tensor 2 x pipeline 1 x data 2"),
+        (GPT2, {}, "contextlm-gpt2-1.5b", 8, "TP 1 x PP 2 x DP 4"),
+        (GPT2, {"BASELINE": "1"}, "gpt2-1.5b", 8, "TP 1 x PP 2 x DP 4"),
+        (GPT2, {"NNODES": "4", "PP": "4"}, "contextlm-gpt2-1.5b", 32, "TP 1 x PP 4 x DP 8"),
+        (PYTHIA, {}, "contextlm-pythia-1.4b", 8, "TP 2 x PP 1 x DP 4"),
+        (PYTHIA, {"BASELINE": "1"}, "pythia-1.4b", 8, "TP 2 x PP 1 x DP 4"),
+        (PYTHIA, {"SLURM_STEP_NUM_NODES": "2"}, "contextlm-pythia-1.4b", 16, "TP 2 x PP 1 x DP 8"),
+        (PYTHIA, {"MODEL": "pythia-70m", "GPUS_PER_NODE": "4"}, "pythia-70m", 4, "TP 2 x PP 1 x DP 2"),
     ],
 )
 def test_dry_run_describes_the_job_without_data(

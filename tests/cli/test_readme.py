@@ -206,7 +206,9 @@ def test_what_is_not_supported_is_refused_by_name(flag: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_that_pages_speak_of_exist(page: str) -> None:
     text = text_of(page).replace(section("Not supported yet"), "") if page == "README.md" else text_of(page)
-    known = {field.flag for field in all_fields().values()} | {f"--{name}" for name in PROGRAM_FLAGS}
+    fields = all_fields().values()
+    known = {field.flag for field in fields} | {f"--{name}" for name in PROGRAM_FLAGS}
+    known |= {f"--no-{field.flag[2:]}" for field in fields if field.kind is bool}
     spoken = {flag for flag in re.findall(r"`(--[a-z][\w-]*)", text)}
     assert sorted(spoken - known) == []
 

@@ -21,13 +21,13 @@ def save_random_weights(folder: str, backbone: str, values: dict[str, Any]) -> N
     from contextlm.training.step import train_step
 
     with small_run(backbone, **values, save=folder) as run:
-        randomize(run.language_model)
+        randomize(run.language_model[0])
         run.optimizer.reload_model_params()
         # The optimizer must have a state to save; nobody loads it.
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
-        weights = [p.detach().clone() for p in run.model.parameters()]
+        weights = [p.detach().clone() for p in run.model[0].parameters()]
         train_step(run, batches)
-        for parameter, weight in zip(run.model.parameters(), weights, strict=True):
+        for parameter, weight in zip(run.model[0].parameters(), weights, strict=True):
             parameter.data.copy_(weight)
         checkpoint.save(run, lambda text: None)
 
@@ -36,7 +36,7 @@ def train(
     folder: str, backbone: str, values: dict[str, Any], sabotage: Callable[[Any], None] | None = None
 ) -> dict[str, Any]:
     """Five optimizer steps from the shared checkpoint: losses, gradient norms, the head's first gradients."""
-    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.training import checkpoint, checkpoint_folder, replicas
     from contextlm.training.optimizer import apply_schedule
     from contextlm.training.step import compute_gradients
 
@@ -57,21 +57,28 @@ def train(
             losses.append(loss.item())
         if batches is not None:
             batches.close()
-        return {"losses": losses if run.layout.is_last_stage else None, "norms": norms, "head": gradients}
+        return {
+            "losses": losses if run.layout.is_last_stage else None,
+            "norms": norms,
+            "head": gradients,
+            "replicas": replicas.differences(run),
+        }
 
 
 def head_gradients(run: Any) -> dict[str, np.ndarray]:
     """The whole gradient of every head parameter, by its name in a checkpoint; empty on other stages."""
     groups = run.layout.groups
-    for buffer in run.model.buffers:
-        for bucket in buffer.buckets:  # each data-parallel rank has reduced its own shard
-            shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
-            torch.distributed.all_gather_into_tensor(bucket.grad_data, shard, group=groups.dp)
+    if run.config.parallel.use_distributed_optimizer:
+        for buffer in (buffer for part in run.model for buffer in part.buffers):
+            for bucket in buffer.buckets:  # each data-parallel rank has reduced its own shard
+                shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
+                torch.distributed.all_gather_into_tensor(bucket.grad_data, shard, group=groups.dp)
+    scale = run.optimizer.get_loss_scale().item()
     gradients = {}
-    for name, parameter in run.language_model.named_parameters():
+    for name, parameter in (entry for part in run.language_model for entry in part.named_parameters()):
         if "context_head." not in name:
             continue
-        gradient = parameter.main_grad.clone()
+        gradient = parameter.main_grad.float() / scale
         if getattr(parameter, "tensor_model_parallel", False) and groups.tp.size() > 1:
             parts = [torch.empty_like(gradient) for _ in range(groups.tp.size())]
             torch.distributed.all_gather(parts, gradient, group=groups.tp)
@@ -80,7 +87,29 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
     return gradients
 
 
+def keep_shares(run: Any) -> None:
+    """Sabotage: under sequence parallelism each rank takes its tokens for the whole sequence."""
+    for head in _heads(run):
+        head.exchange.is_split = False
+
+
+def keep_gradients(run: Any) -> None:
+    """Sabotage: under sequence parallelism each rank keeps the gradient of its tokens' predictions to itself."""
+    for head in _heads(run):
+        head.exchange.to_every_part = lambda prediction_CBH: prediction_CBH
+
+
+def cross_sends(run: Any) -> None:
+    """Sabotage: an interleaved pipeline sends as one that is not."""
+    run.language_model[0].config.overlap_p2p_comm = False
+    run.language_model[0].config.batch_p2p_comm = True
+
+
+def _heads(run: Any) -> list[Any]:
+    return [module for part in run.language_model for module in part.modules() if hasattr(module, "exchange")]
+
+
 def unmask_padding(run: Any) -> None:
     """Sabotage: score the padded vocabulary."""
     if run.layout.is_last_stage:
-        run.language_model.true_vocab_size = 10**9
+        run.language_model[-1].true_vocab_size = 10**9

@@ -23,7 +23,8 @@ def parity_logits(layout: Layout, config: Config, weights: Mapping[str, Tensor],
     """
     from contextlm.model.builder import build_model
 
-    model = build_model(config, VOCAB_SIZE, layout.groups).eval()
+    (model,) = build_model(config, VOCAB_SIZE, layout.groups)
+    model.eval()
     load_whole(model, weights)
     positions_BS = torch.arange(ids_BS.shape[1]).expand_as(ids_BS)
     with torch.no_grad():

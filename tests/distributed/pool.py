@@ -5,6 +5,7 @@ Starting a process costs seconds, nearly all of them imports; joining a process 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import multiprocessing
@@ -15,6 +16,8 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 TIMEOUT_SECONDS = 120
 
@@ -82,9 +85,17 @@ class Pool:
         for process, pipe in self.workers:
             pipe.close()
             process.join(timeout=0.2)
-            process.kill()
+            _kill_family(process.pid)
             process.join()
         self.workers = []
+
+
+def _kill_family(pid: int) -> None:
+    """End a worker and what it started: saving a checkpoint leaves a process of megatron-core's behind."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker = psutil.Process(pid)
+        for process in (*worker.children(recursive=True), worker):
+            process.kill()
 
 
 def _serve(pipe: Any, variables: dict[str, str]) -> None:

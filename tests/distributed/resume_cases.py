@@ -11,6 +11,7 @@ def train(
     values: dict[str, Any],
     forget_moments: bool = False,
     forget_generators: bool = False,
+    told: str = "loss",
 ) -> list[float] | None:
     """Train `steps` iterations from where the configuration says, and save.
 
@@ -20,9 +21,10 @@ def train(
         values: of the configuration; they may name other places.
         forget_moments: sabotage: AdamW's moments are lost.
         forget_generators: sabotage: the random numbers begin anew.
+        told: which value of the iterations to return.
 
     Returns:
-        the losses, on ranks that have them.
+        the losses, or what `told` names, on ranks that have them.
     """
     from contextlm.parallel.seeds import seed_dropout
     from contextlm.training import checkpoint
@@ -38,16 +40,17 @@ def train(
                 state["exp_avg_sq"].zero_()
         if forget_generators:
             seed_dropout(1, run.layout)
-        batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches)
-        losses = []
+        batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches_at)
+        values_told = []
         for _ in range(steps):
-            losses.append(train_step(run, batches).loss.item())
+            result = train_step(run, batches)
+            values_told.append(float(getattr(result, told)))
             run.progress.iteration += 1
-            run.progress.consumed_samples += run.global_batch_size
+            run.progress.consumed_samples += result.num_samples
         if batches is not None:
             batches.close()
         checkpoint.save(run, lambda text: None)
-        return losses if run.layout.is_last_stage else None
+        return values_told if run.layout.is_last_stage else None
 
 
 def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:

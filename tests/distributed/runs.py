@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from contextlm.config.schema import Config
+from contextlm.data.datasets import build_datasets
+from contextlm.data.tokenizers import build_tokenizer
 from contextlm.parallel import runtime
 from contextlm.parallel.layout import model_parallel
 from tests.small_configs import VOCAB_SIZE, small_config
@@ -43,19 +46,31 @@ class NoTokenizer:
 
 @contextlib.contextmanager
 def small_run(backbone: str, **values: Any) -> Iterator[Any]:
-    """A run of `small_config`, in the process group that the environment describes."""
+    """A run of `small_config`, in the process group that the environment describes.
+
+    Its samples are random tokens, or those of a dataset where `data_path` and `tokenizer_type` are given.
+    """
     config = small_config(backbone, **values)
+    tokenizer, data = _random_data(config) if not config.data.data_path else _real_data(config)
     with runtime.start(config.parallel) as process, model_parallel(config.parallel) as layout:
         from megatron.core.utils import get_model_config
 
         from contextlm.training.setup import setup
 
-        samples = RandomSamples(config.model.seq_length)
-        data = SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
-        run = setup(config, process, layout, NoTokenizer(), data)
+        run = setup(config, process, layout, tokenizer, data)
         try:
             yield run
         finally:
             # Through the loss scale the layers' configuration holds the optimizer, and so the process groups, for good:
             # no collector sees that cycle, and each run would leave its threads behind.
-            get_model_config(run.model).grad_scale_func = None
+            get_model_config(run.model[0]).grad_scale_func = None
+
+
+def _random_data(config: Config) -> tuple[Any, Any]:
+    samples = RandomSamples(config.model.seq_length)
+    return NoTokenizer(), SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
+
+
+def _real_data(config: Config) -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(config.data)
+    return tokenizer, build_datasets(config, tokenizer)

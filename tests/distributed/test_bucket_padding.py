@@ -17,23 +17,18 @@ def save_with_small_buckets(folder: str, mended: bool) -> dict[str, Any]:
     import contextlib
     from unittest import mock
 
-    from megatron.core import distributed
-
     from contextlm.megatron import bucket_padding
-    from contextlm.training import checkpoint, setup
+    from contextlm.training import checkpoint
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
 
-    def small_buckets(**settings: Any) -> Any:
-        return distributed.DistributedDataParallelConfig(**settings, bucket_size=20_000, overlap_grad_reduce=True)
-
+    values = {"ddp_bucket_size": 20_000, "overlap_grad_reduce": True}
     offsets = bucket_padding.unpadded_offsets if mended else lambda optimizer: contextlib.nullcontext()
     with (
-        mock.patch.object(setup, "DistributedDataParallelConfig", small_buckets),
         mock.patch.object(bucket_padding, "unpadded_offsets", offsets),
-        small_run("gpt2", micro_batch_size=2, global_batch_size=4, save=folder) as run,
+        small_run("gpt2", micro_batch_size=2, global_batch_size=4, save=folder, **values) as run,
     ):
-        assert len(run.model.buffers[0].buckets) > 2
+        assert len(run.model[0].buffers[0].buckets) > 2
         train_step(run, run.micro_batches(run.datasets.train, 0, run.num_microbatches))
         checkpoint.save(run, lambda text: None)
         return _moments(run)
@@ -43,7 +38,7 @@ def _moments(run: Any) -> dict[str, tuple[int, np.ndarray]]:
     """First element and values of this rank's shard of each parameter's second moment."""
     optimizer = run.optimizer.chained_optimizers[0]
     found = {}
-    for name, parameter in run.language_model.named_parameters():
+    for name, parameter in run.language_model[0].named_parameters():
         if parameter not in optimizer.model_param_gbuf_map:
             continue  # another rank has it
         gbuf_index, dtype, bucket = optimizer.model_param_gbuf_map[parameter]

@@ -15,7 +15,7 @@ def _logits(run: Any, tokens_BS: torch.Tensor) -> torch.Tensor:
     """Logits [B, S, V] in evaluation mode."""
     positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
     with torch.no_grad():
-        return run.model.eval()(tokens_BS, positions, None)[..., :VOCAB_SIZE].float()
+        return run.model[0].eval()(tokens_BS, positions, None)[..., :VOCAB_SIZE].float()
 
 
 def _random_tokens(run: Any, batch: int, length: int) -> torch.Tensor:
@@ -26,7 +26,7 @@ def _random_tokens(run: Any, batch: int, length: int) -> torch.Tensor:
 def logits(backbone: str, values: dict[str, Any]) -> Any:
     """Logits of random weights, and the device they were computed on."""
     with small_run(backbone, **values) as run:
-        randomize(run.language_model)
+        randomize(run.language_model[0])
         found = _logits(run, _random_tokens(run, 2, run.config.model.seq_length)).cpu().numpy()
         return str(run.runtime.device.type), found
 
@@ -52,7 +52,7 @@ def leaks(backbone: str, values: dict[str, Any], off_by_one: bool = False) -> li
 
 def _leaks(backbone: str, values: dict[str, Any]) -> list[int]:
     with small_run(backbone, **values) as run:
-        randomize(run.language_model)
+        randomize(run.language_model[0])
         tokens = _random_tokens(run, 2, run.config.model.seq_length)
         before = _logits(run, tokens)
         found = []
@@ -79,3 +79,22 @@ def peak_bytes(values: dict[str, Any]) -> int:
         train_step(run, batches)
         batches.close()
         return torch.cuda.max_memory_allocated() - began
+
+
+def activation_bytes(backbone: str, values: dict[str, Any]) -> tuple[int, int]:
+    """Bytes that the allocator holds for a micro-batch after its forward pass, and at most until the backward ends."""
+    with small_run(backbone, **values) as run:
+        model = run.model[0].train()
+        tokens_BS = _random_tokens(run, run.config.training.micro_batch_size, run.config.model.seq_length)
+        positions_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
+        kept = peak = 0
+        for _ in range(2):  # the first time libraries and megatron-core take buffers that stay
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            began = torch.cuda.memory_allocated()
+            loss_BS = model(tokens_BS, positions_BS, None, labels=tokens_BS)
+            kept = torch.cuda.memory_allocated() - began
+            loss_BS.sum().backward()
+            del loss_BS
+            peak = torch.cuda.max_memory_allocated() - began
+        return kept, peak

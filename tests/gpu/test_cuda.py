@@ -1,4 +1,4 @@
-"""On a GPU in bf16: the same numbers, no leak, no S x S matrix, the same program; several GPUs: every layout."""
+"""On a GPU in bf16: the same numbers, no leak, no S x S matrix, the same program."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 
 from tests.cli.programs import losses, train
 from tests.conftest import GPUS
-from tests.distributed import layout_cases
 from tests.distributed.pool import Pool
-from tests.distributed.test_layouts import BATCH, LAYOUTS, differences
 from tests.gpu import cases
 from tests.small_configs import BACKBONES, FUSIONS
 
@@ -56,17 +54,3 @@ def test_the_program_trains_and_resumes_in_bf16(num_gpus: int, data: Path, tmp_p
         assert done.returncode == 0, done.stderr
     assert losses(whole)[-1] < losses(whole)[0] - 1.0
     assert np.allclose(losses(parts), losses(whole), rtol=1e-3)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_over_nccl(gpu_pool: Pool, tmp_path: Path, layout: str) -> None:
-    world_size, parallel = LAYOUTS[layout]
-    if gpu_pool.size < world_size:
-        pytest.skip(f"needs {world_size} GPUs")
-    values = {"context_encoder_layers": 2, "seq_length": 66} | BATCH
-    shared = {"folder": str(tmp_path), "backbone": "gpt2"}
-    gpu_pool.run(layout_cases.save_random_weights, 1, values=values, **shared)
-    (reference,) = gpu_pool.run(layout_cases.train, 1, values=values, **shared)
-    ranks = gpu_pool.run(layout_cases.train, world_size, values=values | parallel, **shared)
-    found = differences(reference, ranks)
-    assert found["loss"] < 1e-4 and found["norm"] < 1e-3 and found["head"] < 1e-3, found

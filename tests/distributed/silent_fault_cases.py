@@ -1,0 +1,123 @@
+"""What the ranks of a silent-fault test do; run by the pool. Each takes whether the remedy is in place."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+BATCH = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-2}
+
+
+def save_after_steps(folder: str, values: dict[str, Any], gathered: bool) -> dict[str, np.ndarray]:
+    """Two iterations with gathered weights left to the next forward pass, saved; the weights in memory after it."""
+    from contextlm.training import checkpoint, setup
+    from contextlm.training.step import train_step
+    from tests.distributed.runs import small_run
+
+    as_they_are = lambda run: contextlib.nullcontext()  # noqa: E731
+    with (
+        mock.patch.object(checkpoint, "gathered_weights", setup.gathered_weights if gathered else as_they_are),
+        small_run("gpt2", **BATCH, **values, save=folder) as run,
+    ):
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        for _ in range(2):
+            train_step(run, batches)
+        batches.close()
+        checkpoint.save(run, lambda text: None)
+        with setup.gathered_weights(run):
+            return {name: p.detach().float().numpy().copy() for name, p in run.language_model[0].named_parameters()}
+
+
+def alike_groups() -> str:
+    """Two parameter groups that megatron-core would confuse; what `_check` raises."""
+    from contextlm.training.optimizer import _check
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH) as run:
+        _check(run.optimizer, run.model)
+        run.optimizer.param_groups[0]["wd_mult"] = run.optimizer.param_groups[1]["wd_mult"]
+        try:
+            _check(run.optimizer, run.model)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+def two_types() -> str:
+    """A bf16 model whose gate stays fp32; what building its run raises."""
+    from megatron.core.transformer.module import Float16Module
+
+    from contextlm.training import setup
+    from tests.distributed.runs import small_run
+
+    def all_but_the_gate(config: Any, module: Any) -> Any:
+        wrapped = Float16Module(config, module)
+        for name, weight in module.named_parameters():
+            if name.endswith("gate"):
+                weight.data = weight.data.float()
+        return wrapped
+
+    with mock.patch.object(setup, "Float16Module", all_but_the_gate):
+        try:
+            with small_run("gpt2", **BATCH, bf16=True):
+                return ""
+        except ValueError as error:
+            return str(error)
+
+
+def save_before_the_first_step(folder: str, values: dict[str, Any], initialised: bool) -> list[str]:
+    """Save a run that has done nothing; the keys of its optimizer's state."""
+    from contextlm.training import checkpoint
+    from tests.distributed.resume_cases import weights_and_moments
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH, **values, save=folder) as run:
+        if not initialised:
+            run.optimizer.chained_optimizers[0].init_state_fn = lambda *arguments: None
+        checkpoint.save(run, lambda text: None)
+    return [key for key in weights_and_moments(folder, {})["tensors"] if key.startswith("optimizer.state.exp_avg.")]
+
+
+def load_what_one_rank_lacks(folder: str, values: dict[str, Any]) -> str:
+    """The last rank asks for a weight that the checkpoint does not have; what each rank raises."""
+    from dataclasses import replace
+
+    from contextlm.errors import UserError
+    from contextlm.training import checkpoint, checkpoint_folder
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH, **values) as run:
+        original = checkpoint.weights_state
+
+        def with_one_more(parts: Any, layout: Any) -> Any:
+            state = original(parts, layout)
+            if layout.is_last_rank:
+                name, weight = next((n, w) for n, w in state["model0"].items() if n.endswith("final_layernorm.weight"))
+                state["model0"][name + "er"] = replace(weight, key="decoder.nowhere")
+            return state
+
+        found = checkpoint_folder.find(Path(folder))
+        assert found is not None
+        with mock.patch.object(checkpoint, "weights_state", with_one_more):
+            try:
+                checkpoint.load_weights(run, found)
+            except UserError as error:
+                return str(error)
+        return ""
+
+
+def load_damaged(folder: str, values: dict[str, Any]) -> str:
+    """Load a checkpoint; what each rank raises, which must be an ordinary exception."""
+    from contextlm.training import checkpoint
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH, **values, load=folder) as run:
+        try:
+            checkpoint.load(run, lambda text: None)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""

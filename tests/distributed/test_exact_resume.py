@@ -1,0 +1,73 @@
+"""A stopped run continues bit for bit in its layout, whatever it was in the middle of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.pool import Pool
+from tests.distributed.resume_cases import train
+
+DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+# 4, 4, 4, 6, 6, 8, 8 ... samples: after 4 iterations it is half way up.
+RAMP = {"micro_batch_size": 1, "global_batch_size": 8, "rampup_batch_size": ("4", "2", "20")}
+PLAIN = {"use_distributed_optimizer": False}
+OVERLAP = {"overlap_grad_reduce": True, "overlap_param_gather": True, "ddp_bucket_size": 20_000}
+# So high a scale overflows at first; so short a window raises it again: it changes before and after the stop.
+FP16 = {"fp16": True, "initial_loss_scale": 2.0**20, "loss_scale_window": 2, "hysteresis": 1}
+CASES = {
+    "distributed": DROPOUT,
+    "distributed, overlap and gather": DROPOUT | OVERLAP,
+    "plain": DROPOUT | PLAIN,
+    "plain, bf16": DROPOUT | PLAIN | {"bf16": True},
+    "distributed, bf16, gather": DROPOUT | OVERLAP | {"bf16": True},
+    "distributed, fp16": FP16,
+    "plain, fp16": FP16 | PLAIN,
+}
+
+STOPS = (4, 7)
+ALWAYS = {
+    ("distributed, overlap and gather", 4),
+    ("plain", 7),
+    ("distributed, bf16, gather", 7),
+    ("distributed, fp16", 4),
+    ("plain, fp16", 7),
+}
+
+
+@pytest.fixture
+def run(pool: Pool, data: Path, tmp_path: Path):
+    """Train under DP2 on a dataset of which an epoch has 33 samples."""
+    words = {"data_path": (str(data),), "tokenizer_type": "ByteTokenizer", "split": "3,90,7"}
+    given = words | RAMP | {"lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 8}
+
+    def run(folder: str | None, steps: int, values: dict[str, Any], **arguments: Any) -> list[float]:
+        place = None if folder is None else str(tmp_path / folder)
+        return pool.run(train, 2, folder=place, steps=steps, values=given | values, **arguments)[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("case", "stop"),
+    [
+        pytest.param(case, stop, marks=[] if (case, stop) in ALWAYS else [pytest.mark.full])
+        for case in CASES
+        for stop in STOPS
+    ],
+)
+def test_continues_bit_for_bit(run, case: str, stop: int) -> None:
+    values = CASES[case]
+    whole = run(None, 8, values)
+    assert run("run", stop, values) == whole[:stop]
+    assert run("run", 8 - stop, values) == whole[stop:]
+
+
+def test_the_cases_are_in_the_middle_of_what_they_claim(run) -> None:
+    sizes = run(None, 8, CASES["plain"], told="num_samples")
+    assert sizes == [4, 4, 4, 6, 6, 8, 8, 8]  # stop 4: in the ramp
+    assert sum(sizes[:4]) < 33 < sum(sizes[:7]) < 66  # in the first epoch, in the second
+    scales = run(None, 8, CASES["plain, fp16"], told="loss_scale")
+    assert len(set(scales[:4])) > 1 and len(set(scales[4:])) > 1, scales

@@ -1,0 +1,123 @@
+"""Any layout and optimizer continues any other's checkpoint: the losses are those of the run that was stopped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.distributed.matrix import LAYOUTS, OPTIMIZERS
+from tests.distributed.pool import Pool
+from tests.distributed.resume_cases import train, weights_and_moments
+from tests.small_configs import VOCAB_SIZE
+
+VALUES = {"micro_batch_size": 1, "global_batch_size": 4, "lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 6}
+VALUES |= {"seq_length": 68}
+# (layout, optimizer) that saves -> those that continue
+PAIRS: dict[tuple[str, str], list[tuple[str, str]]] = {
+    ("DP4", "distributed"): [("one", "distributed"), ("one", "plain"), ("TP4 SP", "distributed")],
+    ("one", "plain"): [("DP4", "distributed"), ("PP2 interleaved", "plain"), ("TP2 SP x PP2", "distributed")],
+    ("PP2 interleaved x DP2", "distributed, overlap and gather"): [
+        ("TP2 x PP2", "plain"),
+        ("PP2 of 3 + 1 layers", "distributed"),
+        ("DP2", "distributed, overlap"),
+    ],
+    ("TP2 SP x DP2", "plain, overlap"): [
+        ("DP2", "distributed, overlap and gather"),
+        ("PP4", "distributed"),
+        ("TP2", "plain"),
+    ],
+    ("PP3 of 1 + 2 + 1 layers", "distributed"): [
+        ("TP2 SP x PP2 interleaved", "distributed, overlap and gather"),
+        ("one", "plain"),
+        ("PP2 of 1 + 3 layers", "plain"),
+    ],
+}
+ALWAYS = (("one", "plain"), ("PP2 interleaved x DP2", "distributed, overlap and gather"))  # sources in `make test`
+ALL = [
+    pytest.param(source, target, marks=[] if source in ALWAYS else [pytest.mark.full])
+    for source, targets in PAIRS.items()
+    for target in targets
+]
+
+
+def values(place: tuple[str, str], more: dict[str, Any]) -> dict[str, Any]:
+    layout, optimizer = place
+    return VALUES | LAYOUTS[layout][1] | OPTIMIZERS[optimizer] | more
+
+
+class Saved:
+    """Checkpoints of three iterations, and the losses of the three that would have followed."""
+
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self.pool, self.folder, self.known = pool, folder, {}
+
+    def train(self, place: tuple[str, str], steps: int, **more: Any) -> list[float]:
+        """Train; the losses are the same on all ranks that have them."""
+        given = {key: more.pop(key) for key in ("load", "save") if key in more}
+        ranks = self.pool.run(train, LAYOUTS[place[0]][0], folder=None, steps=steps, values=values(place, given | more))
+        losses = [rank for rank in ranks if rank is not None]
+        assert all(other == losses[0] for other in losses)
+        return losses[0]
+
+    def get(self, place: tuple[str, str], **more: Any) -> tuple[str, list[float]]:
+        """The checkpoint's folder, and the losses after it."""
+        key = (place, *sorted(more))
+        if key not in self.known:
+            folder = str(self.folder / str(len(self.known)))
+            self.train(place, 3, save=folder, load=folder, **more)
+            kept = folder + "-kept"
+            shutil.copytree(folder, kept)
+            self.known[key] = (kept, self.train(place, 3, save=folder, load=folder, **more))
+        return self.known[key]
+
+
+@pytest.fixture(scope="module")
+def saved(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    return Saved(pool, tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.mark.parametrize(("source", "target"), ALL, ids=lambda place: ", ".join(place))
+def test_continues_with_the_losses_of_the_run_that_stopped(
+    saved: Saved, source: tuple[str, str], target: tuple[str, str]
+) -> None:
+    folder, expected = saved.get(source)
+    found = saved.train(target, 3, load=folder)
+    assert np.allclose(found, expected, rtol=1e-5, atol=0), (found, expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (("DP2", "distributed, overlap and gather"), ("PP2 interleaved", "plain")),
+        (("PP2", "plain"), ("TP2 SP", "distributed")),
+    ],
+    ids=lambda place: ", ".join(place),
+)
+def test_sixteen_bits_keep_every_bit(
+    saved: Saved, pool: Pool, tmp_path: Path, source: tuple[str, str], target: tuple[str, str], precision: str
+) -> None:
+    """Losses round differently in another layout; what is stored must not: saved again, it is the same."""
+    more = {precision: True, "initial_loss_scale": 1024.0}
+    folder, _ = saved.get(source, **more)
+    again = str(tmp_path / "again")
+    saved.train(target, 0, load=folder, save=again, **more)
+    before, after = (pool.run(weights_and_moments, 1, folder=f, values={})[0]["tensors"] for f in (folder, again))
+    assert before.keys() == after.keys() and any(key.startswith("optimizer.state.param.") for key in before)
+    assert [key for key in before if not key.startswith("rng.") and not same(before[key], after[key])] == []
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two stored tensors hold the same bits; a layout pads the vocabulary to its own length."""
+    rows = min(len(one), len(other))
+    return np.array_equal(one[:rows], other[:rows]) and (len(one) == len(other) or rows > VOCAB_SIZE)
+
+
+def test_fp32_weights_are_stored_once(saved: Saved, pool: Pool) -> None:
+    folder, _ = saved.get(("DP4", "distributed"))
+    (stored,) = pool.run(weights_and_moments, 1, folder=folder, values={})
+    assert not any(key.startswith("optimizer.state.param.") for key in stored["tensors"])

@@ -1,0 +1,46 @@
+"""The layout matrix over NCCL: the rows of tests/distributed/matrix.py that the GPUs of this machine have ranks for.
+
+On one GPU those are precisions, recomputation, optimizers and accumulation in one process; on two and four the layouts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.distributed.matrix import Row
+from tests.distributed.pool import Pool
+from tests.distributed.resume_cases import train
+from tests.distributed.test_exact_resume import CASES, RAMP
+from tests.distributed.test_matrix import ROWS, Runs, bounds, differences
+
+pytestmark = pytest.mark.gpu
+SLACK = 10  # kernels of a GPU add in another order from run to run
+
+
+@pytest.fixture(scope="module")
+def runs(gpu_pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(gpu_pool, tmp_path_factory.mktemp("matrix"))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=f"{number}: {row.layout}") for number, row in enumerate(ROWS)])
+def test_a_row_computes_what_its_reference_does(runs: Runs, row: Row) -> None:
+    if runs.pool.size < row.world_size:
+        pytest.skip(f"needs {row.world_size} GPUs")
+    other, limits = bounds(runs, row)
+    ranks = runs.get(row)
+    found = differences(runs.get(other), ranks)
+    assert all(found[kind] <= SLACK * limit for kind, limit in limits.items()), (found, limits, row)
+    assert [sentence for rank in ranks for sentence in rank["replicas"]] == [], row
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_run_continues(gpu_pool: Pool, tmp_path: Path, case: str) -> None:
+    values = RAMP | {"lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 8} | CASES[case]
+    folder = str(tmp_path / "run")
+    (whole,) = gpu_pool.run(train, 1, folder=None, steps=8, values=values)
+    (first,) = gpu_pool.run(train, 1, folder=folder, steps=3, values=values)
+    (then,) = gpu_pool.run(train, 1, folder=folder, steps=5, values=values)
+    assert np.allclose(first + then, whole, rtol=1e-4), (first + then, whole)
