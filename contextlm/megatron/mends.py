@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from contextlm.megatron import adamw, bucket_padding, grad_norm, recompute_bias, recompute_uniform, tensor_group
+from contextlm.megatron import (
+    adamw,
+    bucket_padding,
+    checkpoint_writer,
+    grad_norm,
+    recompute_bias,
+    recompute_uniform,
+    tensor_group,
+)
 
 
 def apply() -> None:
     """Apply them all, once per process, before any megatron-core object is built."""
-    for mend in (tensor_group, adamw, grad_norm, bucket_padding, recompute_bias, recompute_uniform):
+    for mend in (
+        tensor_group,
+        adamw,
+        grad_norm,
+        bucket_padding,
+        recompute_bias,
+        recompute_uniform,
+        checkpoint_writer,
+    ):
         mend.install()

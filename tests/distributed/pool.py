@@ -5,7 +5,6 @@ Starting a process costs seconds, nearly all of them imports; joining a process 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import multiprocessing
@@ -16,8 +15,6 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 TIMEOUT_SECONDS = 120
 
@@ -75,7 +72,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         for _ in range(self.size):
             ours, theirs = context.Pipe()
-            # Not daemons: saving a checkpoint starts a process of its own.
+            # Not daemons: a tool may start processes of its own.
             process = context.Process(target=_serve, args=(theirs, self.variables))
             process.start()
             theirs.close()
@@ -85,17 +82,9 @@ class Pool:
         for process, pipe in self.workers:
             pipe.close()
             process.join(timeout=0.2)
-            _kill_family(process.pid)
+            process.kill()
             process.join()
         self.workers = []
-
-
-def _kill_family(pid: int) -> None:
-    """End a worker and what it started: saving a checkpoint leaves a process of megatron-core's behind."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        worker = psutil.Process(pid)
-        for process in (*worker.children(recursive=True), worker):
-            process.kill()
 
 
 def _serve(pipe: Any, variables: dict[str, str]) -> None:
