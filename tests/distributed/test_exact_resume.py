@@ -31,8 +31,6 @@ STOPS = (4, 7)
 ALWAYS = {
     ("distributed, overlap and gather", 4),
     ("plain", 7),
-    ("distributed, bf16, gather", 7),
-    ("distributed, fp16", 4),
     ("plain, fp16", 7),
 }
 

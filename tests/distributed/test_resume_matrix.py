@@ -89,11 +89,11 @@ def test_continues_with_the_losses_of_the_run_that_stopped(
     assert np.allclose(found, expected, rtol=1e-5, atol=0), (found, expected)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.full), "fp16"])
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        (("DP2", "distributed, overlap and gather"), ("PP2 interleaved", "plain")),
+        pytest.param(("DP2", "distributed, overlap and gather"), ("PP2 interleaved", "plain"), marks=pytest.mark.full),
         (("PP2", "plain"), ("TP2 SP", "distributed")),
     ],
     ids=lambda place: ", ".join(place),
