@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +34,9 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
     Where CUDA is absent the CPU runtime is installed, which patches `torch.cuda` for the whole process.
     """
     quiet_imports()
-    _describe_world_of_one()
+    alone = "MASTER_ADDR" not in os.environ  # not started by torchrun: a world of one, which needs no port
+    if alone:
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
     # One hardware queue keeps the order of kernels and collectives; megatron-core's overlap relies on it.
@@ -57,6 +58,7 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
         ("nccl" if use_cuda else "gloo") if backend == "auto" else backend,
         timeout=datetime.timedelta(minutes=parallel.distributed_timeout_minutes),
         device_id=device if use_cuda else None,
+        **({"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1} if alone else {}),
     )
     try:
         yield Runtime(device, rank, world_size)
@@ -91,19 +93,3 @@ def quiet_imports() -> None:
         ".*TypedStorage is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _describe_world_of_one() -> None:
-    """Give a process that torchrun did not start the environment of a world of one."""
-    if "RANK" in os.environ:
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }

@@ -9,12 +9,13 @@ import gc
 import importlib
 import multiprocessing
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from torch.distributed import TCPStore
 
 TIMEOUT_SECONDS = 120
 
@@ -45,11 +46,10 @@ class Pool:
         """
         if not self.workers:
             self._start()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # The store listens here, as in torchrun's agent: a port that is free now may be taken before a rank binds it.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank, (_, pipe) in enumerate(self.workers[:world_size]):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": store.port}
             pipe.send((function.__module__, function.__qualname__, place, arguments))
         results: dict[int, Any] = {}
         end = time.monotonic() + TIMEOUT_SECONDS
@@ -96,7 +96,11 @@ def _serve(pipe: Any, variables: dict[str, str]) -> None:
 
     torch.set_num_threads(1)
     runtime.quiet_imports()
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
     while True:
         try:
             module, name, place, arguments = pipe.recv()
