@@ -11,8 +11,9 @@ import pytest
 from tests.cli.programs import make_dataset, train
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The suite proves things on the CPU, wherever it runs; tests/gpu starts processes that see the GPUs.
-GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+# The suite proves things on the CPU, wherever it runs; tests/gpu starts processes that see the GPUs. A second test
+# process inherits the first one's environment, so what was visible before is kept there.
+GPUS = os.environ.setdefault("GPUS_OF_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

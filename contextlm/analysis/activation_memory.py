@@ -22,6 +22,8 @@ Tensors = dict[str, int]
 """Bytes of each tensor that an operation keeps."""
 
 _FP32 = 4
+CUDNN_WORKSPACE_LIMIT = 256 * 2**20
+"""Bytes of cuDNN's S x S matrices in attention's backward pass; CUDNN_FRONTEND_ATTN_DP_WORKSPACE_LIMIT changes it."""
 
 
 class Activations:
@@ -56,6 +58,21 @@ class Activations:
         """
         differs = self.mask > 0 or self.stream_ranks > 1
         return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"]
+
+    @property
+    def attention_backward(self) -> int:
+        """Bytes that join at the backward pass of attention on a GPU in 16 bits: gradients and a workspace.
+
+        cuDNN on Hopper writes an S x S matrix for each sample and head as long as all of them fit its limit.
+        """
+        if not self.config.half_precision:
+            return 0  # the layer's last product has more
+        divided = self.states * self.element // self.ranks
+        matrices = self.positions * self.config.model.seq_length * self.config.model.num_attention_heads
+        workspace = matrices * self.element // self.ranks
+        if workspace > CUDNN_WORKSPACE_LIMIT:
+            workspace = self.states * _FP32 // self.ranks  # the sums of q's gradient
+        return self.stream + divided + 3 * divided + workspace
 
     def embedding(self) -> Tensors:
         """Lookups keep ids only."""

@@ -18,7 +18,7 @@ COUNT = "import os; {hidden}; import torch; print(torch.cuda.device_count())"
 def num_gpus() -> int:
     """GPUs of this machine, counted in a process from which they are not hidden."""
     hidden = (
-        "os.environ.pop('CUDA_VISIBLE_DEVICES')" if GPUS is None else f"os.environ['CUDA_VISIBLE_DEVICES']={GPUS!r}"
+        "os.environ.pop('CUDA_VISIBLE_DEVICES')" if GPUS == "all" else f"os.environ['CUDA_VISIBLE_DEVICES']={GPUS!r}"
     )
     counted = subprocess.run([sys.executable, "-c", COUNT.format(hidden=hidden)], capture_output=True, text=True)
     return int(counted.stdout.strip() or 0)
@@ -29,6 +29,6 @@ def gpu_pool(num_gpus: int) -> Iterator[Pool]:
     """One NCCL process for each of at most four GPUs."""
     if num_gpus == 0:
         pytest.skip("no CUDA device")
-    visible = ",".join(map(str, range(num_gpus))) if GPUS is None else GPUS
+    visible = ",".join(map(str, range(num_gpus))) if GPUS == "all" else GPUS
     with Pool(min(num_gpus, 4), CUDA_VISIBLE_DEVICES=visible, NVIDIA_TF32_OVERRIDE="0") as pool:
         yield pool

@@ -47,7 +47,7 @@ def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
 def test_the_program_trains_and_resumes_in_bf16(num_gpus: int, data: Path, tmp_path: Path) -> None:
     if num_gpus == 0:
         pytest.skip("no CUDA device")
-    visible = {"CUDA_VISIBLE_DEVICES": "0" if GPUS is None else GPUS.split(",")[0]}
+    visible = {"CUDA_VISIBLE_DEVICES": "0" if GPUS == "all" else GPUS.split(",")[0]}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder, more in ((whole, ()), (parts, ("--exit-interval", "10")), (parts, ("--exit-interval", "10"))):
         done = train(data, folder, "--bf16", "--train-iters", "20", *more, **visible)

@@ -118,3 +118,33 @@ def test_16_bit_logits_stand_beside_their_softmax() -> None:
         config = configuration(num_layers=1, make_vocab_size_divisible_by=1, **precision)
         per_id = [peak_activations(config, vocab_size, 0, 1) for vocab_size in (50_000, 50_001)]
         assert per_id[1] - per_id[0] == 512 * 2 * num_bytes
+
+
+# MiB that the allocator held at most for a micro-batch of tests/gpu/test_activation_memory.py on an H100, 2026-11-25.
+# In attention's backward pass cuDNN takes 64 of them for one S x S matrix a sample and head.
+MEASURED = {
+    ("gpt2", None): 1184.8,
+    ("gpt2", 1): 202.9,
+    ("gpt2", 4): 383.5,
+    ("pythia", None): 1254.2,
+    ("pythia", 1): 209.5,
+    ("pythia", 4): 401.4,
+}
+
+
+@pytest.mark.parametrize(("backbone", "recompute"), MEASURED)
+def test_a_gpu_held_what_the_formula_says(backbone: str, recompute: int | None) -> None:
+    sizes = {"num_layers": 16, "hidden_size": 512, "num_attention_heads": 8, "seq_length": 1024, "micro_batch_size": 4}
+    kind = {"bf16": True, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+    full = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": recompute}
+    config = small_config(backbone, **sizes, **kind, **(full if recompute else {}))
+    measured = MEASURED[backbone, recompute] * 2**20
+    assert peak_activations(config, VOCAB_SIZE, 0, 1) == pytest.approx(measured, rel=0.07)
+
+
+def test_the_workspace_of_attention_has_a_limit() -> None:
+    """Up to it cuDNN's S x S matrices count; beyond, the fp32 sums of q's gradient."""
+    layer = {"num_layers": 1, "bf16": True, "num_attention_heads": 16}
+    short, long = (Activations(configuration(seq_length=s, **layer), VOCAB_SIZE).attention_backward for s in (2048, 4096))
+    states = 2048 * 2 * 1024 * 2
+    assert short == 5 * states + 2 * 2 * 16 * 2048**2 and long == 2 * 5 * states + 2 * 2 * states
