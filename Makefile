@@ -18,10 +18,10 @@ quickstart: environment
 	@.venv/bin/python examples/quickstart/run.py $(ARGS)
 
 test: environment
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not full" $(ARGS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full" $(ARGS)
 
 test-full: environment
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: environment
 	@.venv/bin/python -m ruff check .
