@@ -57,8 +57,10 @@ class ScaledDotProductAttention(MegatronModule):
         """
         assert attention_mask is None and attention_bias is None and packed_seq_params is None
         dropout = self.dropout if self.training else 0.0
-        # Heads are split over tensor-parallel ranks, so each rank must drop its own.
-        own_generator = get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext()
+        # Heads are split over tensor-parallel ranks, so each rank must drop its own. Under sequence parallelism the
+        # whole block draws from the rank's own generator; a recomputation would not find it again in a second fork.
+        forks = dropout > 0 and not self.config.sequence_parallel
+        own_generator = get_cuda_rng_tracker().fork() if forks else contextlib.nullcontext()
         with own_generator:
             output_BNSD = torch.nn.functional.scaled_dot_product_attention(
                 *(x_SBND.permute(1, 2, 0, 3) for x_SBND in (query, key, value)),

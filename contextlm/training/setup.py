@@ -164,6 +164,8 @@ def gathered_weights(run: Run) -> Iterator[None]:
     overlapped = run.config.parallel.overlap_param_gather
     for part in run.model if overlapped else ():
         part.disable_forward_pre_hook(param_sync=True)
-    yield
-    for part in run.model if overlapped else ():
-        part.enable_forward_pre_hook()
+    try:
+        yield
+    finally:
+        for part in run.model if overlapped else ():
+            part.enable_forward_pre_hook()

@@ -1,7 +1,7 @@
 """The layout matrix: whatever options meet, the numbers are those of one process (matrix.py has the rows).
 
-In fp32 to rounding. In 16 bits a layout rounds elsewhere: it may be as far from fp32 as one process is in that
-precision. With dropout the layouts draw different numbers, so a row is held against its own layout without
+In fp32 to rounding. In 16 bits a layout rounds elsewhere, one draw of chance against another: it may be twice as far from
+fp32 as one process is in that precision. With dropout the layouts draw different numbers, so a row is held against its own layout without
 recomputation, overlap and the plain optimizer: these must change nothing.
 """
 
@@ -18,7 +18,7 @@ from tests.distributed.matrix import DROPOUTS, LAYOUTS, Row, all_pairs, covering
 from tests.distributed.pool import Pool
 
 ROWS = list(covering_rows())
-ALWAYS = (2, 4, 6, 7, 9, 11, 12, 15, 16)  # rows of `make test`: each kind of layout, optimizer and precision
+ALWAYS = (2, 4, 6, 7, 9, 11, 12, 15, 16, 32)  # rows of `make test`: each kind of layout, optimizer and precision
 BOUNDS = {"loss": 1e-5, "norm": 1e-4, "head": 1e-4}
 BASE = ROWS[0]._replace(
     optimizer="distributed", recompute="nothing", precision="fp32", dropout="0", micro_batches=2, backbone="gpt2",
@@ -97,7 +97,7 @@ def bounds(runs: Runs, row: Row) -> tuple[Row, dict[str, float]]:
     if row.precision == "fp32" or row.dropout != "0":
         return same, BOUNDS
     exact = same._replace(precision="fp32")
-    return exact, {kind: max(1.5 * d, BOUNDS[kind]) for kind, d in differences(runs.get(exact), runs.get(same)).items()}
+    return exact, {kind: max(2 * d, BOUNDS[kind]) for kind, d in differences(runs.get(exact), runs.get(same)).items()}
 
 
 @pytest.mark.parametrize(
