@@ -1,8 +1,8 @@
 """The layout matrix: whatever options meet, the numbers are those of one process (matrix.py has the rows).
 
-In fp32 to rounding. In 16 bits a layout rounds elsewhere, one draw of chance against another: it may be twice as far from
-fp32 as one process is in that precision. With dropout the layouts draw different numbers, so a row is held against its own layout without
-recomputation, overlap and the plain optimizer: these must change nothing.
+In fp32 to rounding. In 16 bits a layout rounds elsewhere, one draw of chance against another: it may be twice as
+far from fp32 as one process is in that precision. With dropout the layouts draw different numbers, so a row is held
+against its own layout without recomputation, overlap and the plain optimizer: these must change nothing.
 """
 
 from __future__ import annotations

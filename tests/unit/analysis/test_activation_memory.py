@@ -145,6 +145,7 @@ def test_a_gpu_held_what_the_formula_says(backbone: str, recompute: int | None) 
 def test_the_workspace_of_attention_has_a_limit() -> None:
     """Up to it cuDNN's S x S matrices count; beyond, the fp32 sums of q's gradient."""
     layer = {"num_layers": 1, "bf16": True, "num_attention_heads": 16}
-    short, long = (Activations(configuration(seq_length=s, **layer), VOCAB_SIZE).attention_backward for s in (2048, 4096))
+    tables = [Activations(configuration(seq_length=length, **layer), VOCAB_SIZE) for length in (2048, 4096)]
+    short, long = (each.attention_backward for each in tables)
     states = 2048 * 2 * 1024 * 2
     assert short == 5 * states + 2 * 2 * 16 * 2048**2 and long == 2 * 5 * states + 2 * 2 * states
