@@ -8,7 +8,7 @@ from contextlm.config.suggestions import divisors, nearest_multiples, nearest_nu
 
 def parallel_problems(config: Config, world_size: int) -> list[str]:
     """What is wrong with the layout, apart from the pipeline's stages (`pipeline_checks.py`)."""
-    return [*_tensor(config), *_sequence(config), *_processes(config.parallel, world_size), *_overlap(config.parallel)]
+    return [*_tensor(config), *_sequence(config), *_processes(config.parallel, world_size), *_optimizer(config)]
 
 
 def _tensor(config: Config) -> list[str]:
@@ -46,10 +46,15 @@ def _processes(parallel: ParallelConfig, world_size: int) -> list[str]:
     ]
 
 
-def _overlap(parallel: ParallelConfig) -> list[str]:
+def _optimizer(config: Config) -> list[str]:
+    parallel, problems = config.parallel, []
+    if config.checkpoint.distrib_optim_fully_reshardable_mem_efficient and not parallel.use_distributed_optimizer:
+        problems.append(
+            "--distrib-optim-fully-reshardable-mem-efficient: says how the distributed optimizer is saved; drop it or "
+            "--no-use-distributed-optimizer"
+        )
     if not parallel.overlap_param_gather:
-        return []
-    problems = []
+        return problems
     if not parallel.use_distributed_optimizer:
         problems.append(
             "--overlap-param-gather: gathers what the ranks of the distributed optimizer update; drop it or "

@@ -271,6 +271,11 @@ class CheckpointConfig:
         None, "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh."
     )
     save_interval: int | None = option(None, "Iterations between checkpoints; the end is always saved.", minimum=1)
+    distrib_optim_fully_reshardable_mem_efficient: bool = option(
+        False,
+        "Save the distributed optimizer through one data-parallel rank: slower, but only that one holds 12 bytes of "
+        "host memory for each parameter of its stage, not all.",
+    )
     finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
     init_backbone_from: str | None = option(
         None, "A plain checkpoint whose weights become the backbone under a new context head."

@@ -43,6 +43,8 @@ CONTENT = {
     "chained_optim_avoid_prefix": True,
     "singleton_local_shards": False,
 }
+# Whether data-parallel rank 0 alone gathers the optimizer's state when saving.
+_SPARING = "distrib_optim_fully_reshardable_mem_efficient"
 
 
 def save(run: Run, say: Say) -> None:
@@ -57,7 +59,8 @@ def save(run: Run, say: Say) -> None:
     torch.distributed.barrier()
     with gathered_weights(run):
         state = weights_state(run.language_model, run.layout)
-        optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout), is_loading=False)
+        sparing = {_SPARING: run.config.checkpoint.distrib_optim_fully_reshardable_mem_efficient}
+        optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout) | sparing, is_loading=False)
         state["optimizer"] = optimizer.to_disk()
         state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
         dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)

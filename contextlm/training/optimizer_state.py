@@ -85,7 +85,7 @@ class OptimizerState:
     def _tensors(self) -> dict[int, dict[str, ShardedTensor]]:
         """The tensors by parameter and kind, whichever optimizer it is."""
         if isinstance(self.optimizer, DistributedOptimizer):
-            return self.raw["param_state"]
+            return self.raw["param_state"] or {}  # none where another rank writes them all
         if isinstance(self.optimizer, FP32Optimizer):
             return self.raw["state"]
         tensors = {index: dict(kinds) for index, kinds in self.raw["optimizer"]["state"].items()}

@@ -73,3 +73,24 @@ def test_a_damaged_file_is_an_ordinary_error_on_every_rank(pool: Pool, tmp_path:
     largest.write_bytes(largest.read_bytes()[:1000])
     for message in pool.run(cases.load_damaged, 2, folder=folder, values=PP2):
         assert message.startswith("UserError: checkpoint") and "cannot be read" in message
+
+
+@pytest.mark.parametrize("sparing", [True, False])
+def test_one_rank_holds_the_state_to_save(pool: Pool, sparing: bool) -> None:
+    """Without the option each copy of the model takes 12 bytes of host memory for a parameter."""
+    (size, first), (_, second) = pool.run(cases.bytes_to_save, 2, values={"bf16": True}, sparing=sparing)
+    assert first == pytest.approx(12 * size, rel=0.01)
+    assert second == (0 if sparing else first)
+
+
+@pytest.mark.parametrize("layout", ["DP2", "PP2 x DP2"])
+def test_what_one_rank_saves_is_what_all_would(pool: Pool, tmp_path: Path, layout: str) -> None:
+    world_size, parallel = LAYOUTS[layout]
+    stored = []
+    for sparing in (True, False):
+        folder, more = str(tmp_path / str(sparing)), {"distrib_optim_fully_reshardable_mem_efficient": sparing}
+        pool.run(train, world_size, folder=folder, steps=2, values=cases.BATCH | parallel | {"bf16": True} | more)
+        stored += pool.run(weights_and_moments, 1, folder=folder, values={})
+    one, other = (found["tensors"] for found in stored)
+    assert one.keys() == other.keys() and any(name.startswith("optimizer.state.param.") for name in one)
+    assert all(np.array_equal(one[name], other[name]) for name in one)

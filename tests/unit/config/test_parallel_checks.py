@@ -27,6 +27,11 @@ TP, PP = "--tensor-model-parallel-size", "--pipeline-model-parallel-size"
             None,
             "--overlap-param-gather: gathers what the ranks of the distributed optimizer update; drop it or",
         ),
+        (
+            "--distrib-optim-fully-reshardable-mem-efficient --no-use-distributed-optimizer",
+            None,
+            "drop it or --no-use-distributed-optimizer",
+        ),
     ],
 )
 def test_each_mistake_has_its_sentence(line, world_size, fragment):
