@@ -95,11 +95,7 @@ _REFUSED = (
     Refusal("full-validation", _YET + "; use --eval-iters, which stops after one pass"),
     # Optimizer
     Refusal("optimizer", _NOT + "its optimizer is AdamW; drop it", ("adam",)),
-    Refusal(
-        "start-weight-decay end-weight-decay weight-decay-incr-style",
-        _NOT + "weight decay is constant; use --weight-decay",
-    ),
-    Refusal("lr-wsd-decay-style lr-wsd-decay-iters lr-wsd-decay-samples", _YET + "; use --lr-decay-style cosine"),
+    Refusal("lr-wsd-decay-samples", _YET + "; use --lr-wsd-decay-iters"),
     Refusal("decoupled-lr decoupled-min-lr", _NOT + "every parameter has the same learning rate; use --lr"),
     Refusal("lr-warmup-init", _NOT + "warm-up starts at 0; drop it", ("0", "0.0")),
     # Data and tokenizers
@@ -208,11 +204,6 @@ _REFUSED_VALUES = {
         "mla_up_proj",
     ): "mla_up_proj: " + _NOT + "GPT-2 and Pythia use multi-head attention; use core_attn or mlp",
     ("recompute_modules", "layernorm"): "layernorm: not supported yet; use core_attn or mlp",
-    ("lr_decay_style", "WSD"): "WSD: not supported yet; use cosine, linear or constant",
-    (
-        "lr_decay_style",
-        "inverse-square-root",
-    ): "inverse-square-root: not supported yet; use cosine, linear or constant",
 }
 
 

@@ -225,10 +225,25 @@ class OptimizerConfig:
 
     lr: float = option(6e-4, "Peak learning rate.", above=0)
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", minimum=0)
-    lr_decay_style: str = option("cosine", "Shape of the decay.", choices=("cosine", "linear", "constant"))
+    lr_decay_style: str = option(
+        "cosine",
+        "Shape of the decay; WSD stays at --lr until the last --lr-wsd-decay-iters.",
+        choices=("cosine", "linear", "constant", "inverse-square-root", "WSD"),
+    )
     lr_decay_iters: int | None = option(None, "Iterations until --min-lr; --train-iters if not given.", minimum=1)
+    lr_wsd_decay_iters: int | None = option(None, "Iterations of WSD's decay, the last ones.", minimum=1)
+    lr_wsd_decay_style: str = option(
+        "exponential", "Shape of WSD's decay.", choices=("exponential", "linear", "cosine", "minus_sqrt")
+    )
     lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", minimum=0)
     weight_decay: float = option(0.1, "AdamW weight decay; never on biases, norms and the gate.", minimum=0)
+    weight_decay_incr_style: str = option(
+        "constant",
+        "How weight decay goes from --start-weight-decay to --end-weight-decay over the run.",
+        choices=("constant", "linear", "cosine"),
+    )
+    start_weight_decay: float | None = option(None, "Weight decay at the start, where it is not constant.", minimum=0)
+    end_weight_decay: float | None = option(None, "Weight decay at the end, where it is not constant.", minimum=0)
     adam_beta1: float = option(0.9, "AdamW beta 1.", minimum=0, maximum=0.999999)
     adam_beta2: float = option(0.95, "AdamW beta 2.", minimum=0, maximum=0.999999)
     adam_eps: float = option(1e-8, "AdamW epsilon.", above=0)

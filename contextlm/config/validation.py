@@ -14,6 +14,7 @@ from contextlm.config.named_files import checkpoint_problems, data_problems
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
 from contextlm.config.recompute_checks import recompute_problems
+from contextlm.config.schedule_checks import schedule_problems
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import divisors, nearest_numbers
 
@@ -34,7 +35,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *batch_problems(config, world_size),
         *recompute_problems(config),
         *_precision(config),
-        *_schedule(config),
+        *schedule_problems(config),
         *data_problems(config.data),
         *checkpoint_problems(config),
     ]
@@ -91,20 +92,6 @@ def _precision(config: Config) -> list[str]:
     least, first = optimizer.min_loss_scale, optimizer.initial_loss_scale
     if least > first:
         problems.append(f"--min-loss-scale {least:g}: above --initial-loss-scale {first:g}; use at most {first:g}")
-    return problems
-
-
-def _schedule(config: Config) -> list[str]:
-    optimizer, problems = config.optimizer, []
-    if optimizer.min_lr > optimizer.lr:
-        problems.append(f"--min-lr {optimizer.min_lr:g}: above --lr {optimizer.lr:g}; use at most {optimizer.lr:g}")
-    decays = optimizer.lr_decay_iters or config.training.train_iters
-    if decays is not None and 0 < decays <= optimizer.lr_warmup_iters:
-        name = "--lr-decay-iters" if optimizer.lr_decay_iters else "--train-iters"
-        problems.append(
-            f"--lr-warmup-iters {optimizer.lr_warmup_iters}: the warm-up must end before {name} {decays}; "
-            f"use at most {decays - 1}"
-        )
     return problems
 
 

@@ -12,7 +12,7 @@ from megatron.core.utils import get_model_config
 
 from contextlm.config.schema import Config
 from contextlm.training.optimizer_state import identity
-from contextlm.training.schedule import learning_rate
+from contextlm.training.schedule import learning_rate, weight_decay
 
 
 def build_optimizer(config: Config, model: Sequence[DistributedDataParallel]) -> MegatronOptimizer:
@@ -76,7 +76,8 @@ def apply_schedule(config: Config, optimizer: MegatronOptimizer, iteration: int)
     megatron-core gives each group a `wd_mult` and leaves multiplying to its caller.
     """
     lr = learning_rate(config.optimizer, iteration, config.lr_decay_iters)
+    decay = weight_decay(config.optimizer, iteration, config.training.train_iters or 1)
     for group in optimizer.param_groups:
         group["lr"] = lr
-        group["weight_decay"] = config.optimizer.weight_decay * group["wd_mult"]
+        group["weight_decay"] = decay * group["wd_mult"]
     return lr
