@@ -1,7 +1,9 @@
 # ContextLM on NVIDIA's PyTorch image.
 #
 #     docker build -t contextlm .
-#     docker run --rm -it --gpus all --ipc host -v "$PWD/runs:/opt/contextlm/runs" contextlm make quickstart
+#     mkdir -p runs
+#     docker run --rm -it --gpus all --ipc host --user "$(id -u):$(id -g)" --env HOME=/tmp \
+#       -v "$PWD/runs:/opt/contextlm/runs" contextlm make quickstart
 #
 # 25.04 (PyTorch 2.7, CUDA 12.9, Transformer Engine 2.2) is a release that Megatron Core names as supported; its
 # PyTorch, NCCL and Transformer Engine are built for each other, so they are kept as they are. Another one:

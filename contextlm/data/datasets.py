@@ -66,7 +66,7 @@ def build_datasets(config: Config, tokenizer: Tokenizer) -> Datasets:
     samples = []
     for place, name in enumerate(SPLITS):
         missing = problems if name == "training" else notes
-        samples.append(_samples(sources, split, place, config, missing) if split[place] else None)
+        samples.append(_samples(sources, split, place, config, tokenizer.vocab_size, missing) if split[place] else None)
     if problems:
         raise UserError(*problems)
     return Datasets(*samples, notes=tuple(notes), fingerprint=_fingerprint(sources, split, config))
@@ -95,7 +95,12 @@ def _open(blend: Sequence[tuple[float | None, str]], tokenizer: Tokenizer) -> li
 
 
 def _samples(
-    sources: Sequence[_Source], split: Sequence[float], place: int, config: Config, missing: list[str]
+    sources: Sequence[_Source],
+    split: Sequence[float],
+    place: int,
+    config: Config,
+    vocab_size: int,
+    missing: list[str],
 ) -> EpochSamples | BlendedSamples | None:
     """Samples of one split; a dataset that is too small for one sample adds a sentence to `missing`."""
     needed = config.model.seq_length + 1
@@ -112,7 +117,7 @@ def _samples(
                 f"{needed}: change --split, shorten --seq-length or add documents"
             )
             continue
-        samples = EpochSamples(source.dataset, documents, config.model.seq_length, config.training.seed)
+        samples = EpochSamples(source.dataset, documents, config.model.seq_length, config.training.seed, vocab_size)
         found.append(samples)
         weights.append(float(samples.samples_per_epoch) if source.weight is None else source.weight)
     if len(found) > 1:

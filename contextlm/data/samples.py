@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from contextlm.data.indexed import IndexedDataset
+from contextlm.errors import UserError
 
 
 class Samples(Protocol):
@@ -43,6 +44,7 @@ class EpochSamples:
         documents: range of non-empty documents to draw from (indices into `dataset.document_bounds`).
         seq_length: tokens that the model reads at once.
         seed: together with the number of the epoch it decides the order.
+        vocab_size: ids must be below it, if given: a large dataset is not read whole before training.
 
     Attributes:
         samples_per_epoch: the same for every epoch.
@@ -51,12 +53,15 @@ class EpochSamples:
         ValueError: the documents hold less than one sample.
     """
 
-    def __init__(self, dataset: IndexedDataset, documents: slice, seq_length: int, seed: int) -> None:
+    def __init__(
+        self, dataset: IndexedDataset, documents: slice, seq_length: int, seed: int, vocab_size: int | None = None
+    ) -> None:
         first, last, _ = documents.indices(len(dataset.document_bounds) - 1)
         self._dataset = dataset
         self._bounds = dataset.document_bounds[first : last + 1]
         self._seq_length = seq_length
         self._seed = seed
+        self._vocab_size = vocab_size
         self.num_tokens = int(self._bounds[-1] - self._bounds[0]) if last > first else 0
         self.samples_per_epoch = max(0, self.num_tokens - 1) // seq_length
         if not self.samples_per_epoch:
@@ -64,13 +69,23 @@ class EpochSamples:
         self._epoch: _Epoch | None = None
 
     def sample(self, n: int) -> np.ndarray:
-        """Sample n >= 0, int64 `[seq_length + 1]`."""
+        """Sample n >= 0, int64 `[seq_length + 1]`.
+
+        Raises:
+            UserError: an id is outside the vocabulary.
+        """
         if n < 0:
             raise IndexError(f"sample {n}")
         number, place = divmod(n, self.samples_per_epoch)
         if self._epoch is None or self._epoch.number != number:
             self._epoch = self._shuffle(number)
-        return self._read(self._epoch, int(self._epoch.order[place]) * self._seq_length)
+        tokens = self._read(self._epoch, int(self._epoch.order[place]) * self._seq_length)
+        if self._vocab_size is not None and (tokens.min() < 0 or tokens.max() >= self._vocab_size):
+            raise UserError(
+                f"--data-path {self._dataset.prefix}: sample {n} holds token id {tokens.max()}, outside the vocabulary "
+                f"of {self._vocab_size}; make the dataset again with the run's tokenizer"
+            )
+        return tokens
 
     def _shuffle(self, number: int) -> _Epoch:
         documents = _permutation(len(self._bounds) - 1, self._seed, number, purpose=0)

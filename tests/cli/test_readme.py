@@ -92,6 +92,8 @@ def check(words: list[str], folder: Path) -> None:
     elif program == "bash":
         shown = [program, str(ROOT / arguments[0]), *arguments[1:], "--dry-run"]
         subprocess.run(shown, env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}, check=True, capture_output=True)
+    elif program == "mkdir":
+        assert arguments[0] == "-p" and set(arguments[1:]) <= {"data", "runs"}
     elif program == "docker":
         check_docker(arguments)
     else:

@@ -42,6 +42,13 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
     assert changed == []
 
 
+def test_eval_iters_0_never_evaluates(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
+    done = train(data, tmp_path, "--train-iters", "2", "--eval-interval", "1", "--eval-iters", "0")
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path)) == 2 and not any("split" in line for line in metrics(tmp_path))
+    assert any("split" in line for line in metrics(twenty_steps))
+
+
 def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> None:
     assert json.loads((twenty_steps / "exit.json").read_text()) == {
         "status": 0,

@@ -34,9 +34,11 @@ def drift(steps: int, values: dict[str, Any], fault: str | None = None) -> list[
             train_step(run, batches)
         if batches is not None:
             batches.close()
-        if fault == "nudged" and run.layout.is_last_rank:
-            weight = run.language_model[-1].decoder.final_layernorm.weight.data
-            weight[0] = weight[0].nextafter(weight.new_tensor(9.0))
+        if fault is not None and fault.startswith("nudged") and run.layout.is_last_rank:
+            part = run.language_model[-1]
+            weight = part.output_layer.weight if fault.endswith("embedding") else part.decoder.final_layernorm.weight
+            first = weight.data.flatten()[:1]
+            first.copy_(first.nextafter(first.new_tensor(9.0)))
         return replicas.differences(run)
 
 

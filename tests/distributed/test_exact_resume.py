@@ -23,8 +23,8 @@ CASES = {
     "plain": DROPOUT | PLAIN,
     "plain, bf16": DROPOUT | PLAIN | {"bf16": True},
     "distributed, bf16, gather": DROPOUT | OVERLAP | {"bf16": True},
-    "distributed, fp16": FP16,
-    "plain, fp16": FP16 | PLAIN,
+    "distributed, fp16": DROPOUT | FP16,
+    "plain, fp16": DROPOUT | FP16 | PLAIN,
 }
 
 STOPS = (4, 7)

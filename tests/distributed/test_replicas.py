@@ -23,6 +23,7 @@ LONG = {
     "TP2 SP x PP2 interleaved": OPTIMIZERS["plain, overlap"],
     "PP2 interleaved x DP2": GATHER | DROPOUT,
 }
+LONG |= {layout: {} for layout in LAYOUTS if layout not in LONG and layout != "one"}
 
 
 def differences(pool: Pool, layout: str, steps: int, values: dict[str, Any], fault: str | None = None) -> list[str]:
@@ -50,6 +51,8 @@ def test_one_bit_is_noticed_and_its_weight_and_rank_named(pool: Pool) -> None:
     for layout, kind in (("DP2", "data-parallel"), ("TP2", "tensor-parallel")):
         found = differences(pool, layout, 1, {}, fault="nudged")
         assert found == [f"decoder.final_layernorm.weight on {kind} ranks [1], not as on rank 0"]
+    found = differences(pool, "PP2", 1, {}, fault="nudged embedding")
+    assert found == ["the tied embedding on pipeline ranks [1], not as on rank 0"]
 
 
 def test_the_loop_checks_and_stops_on_every_rank(pool: Pool) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextlm.data.samples import EpochSamples
+from contextlm.errors import UserError
 
 ALL = slice(None)
 LENGTHS = [5, 1, 17, 0, 8, 3, 40, 2, 2, 9]
@@ -120,3 +121,20 @@ def test_samples_of_a_single_document_are_shuffled_anew_each_epoch(make_dataset)
     epochs = np.array([samples.sample(n)[0] for n in range(3 * samples.samples_per_epoch)]).reshape(3, -1)
     assert all(sorted(epoch) == list(range(0, 96, 4)) != epoch.tolist() for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
+
+
+def test_an_id_outside_the_vocabulary_is_found_in_its_sample(make_dataset) -> None:
+    """Also in the middle of a dataset that is too large to be read before training."""
+    dataset = make_dataset(LENGTHS)  # the ids are 0, 1, ...
+    good = EpochSamples(dataset, ALL, 4, seed=1, vocab_size=sum(LENGTHS))
+    bad = EpochSamples(dataset, ALL, 4, seed=1, vocab_size=sum(LENGTHS) - 40)
+    refused = 0
+    for n in range(good.samples_per_epoch):
+        sample = good.sample(n)
+        if sample.max() < sum(LENGTHS) - 40:
+            assert (bad.sample(n) == sample).all()
+            continue
+        refused += 1
+        with pytest.raises(UserError, match=f"sample {n} holds token id {sample.max()}, outside the vocabulary of 47"):
+            bad.sample(n)
+    assert 0 < refused < good.samples_per_epoch
