@@ -10,7 +10,7 @@ from tests.gpu.cases import leaks
 from tests.small_configs import BACKBONES
 
 
-@pytest.mark.parametrize("layout", ["TP2", "TP2 SP"])
+@pytest.mark.parametrize("layout", [pytest.param("TP2", marks=pytest.mark.full), "TP2 SP"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_no_token_sees_a_later_one(pool: Pool, backbone: str, layout: str) -> None:
     """17 tokens on a rank, so that chunks of 4 straddle the ranks."""

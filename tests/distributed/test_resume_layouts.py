@@ -46,6 +46,7 @@ def test_continues_under_another_layout(pool: Pool, undisturbed: list[float], tm
     assert np.allclose(then, undisturbed[4:], rtol=tolerance, atol=0), (then, undisturbed[4:])
 
 
+@pytest.mark.full  # test_resume_matrix.py has 16 bits in `make test`
 def test_continues_in_bf16(pool: Pool, tmp_path: Path) -> None:
     bf16 = VALUES | {"bf16": True}
     whole = losses(pool, "TP2xPP2", values=bf16, folder=None, steps=8)

@@ -83,7 +83,7 @@ def test_one_rank_holds_the_state_to_save(pool: Pool, sparing: bool) -> None:
     assert second == (0 if sparing else first)
 
 
-@pytest.mark.parametrize("layout", ["DP2", "PP2 x DP2"])
+@pytest.mark.parametrize("layout", ["DP2", pytest.param("PP2 x DP2", marks=pytest.mark.full)])
 def test_what_one_rank_saves_is_what_all_would(pool: Pool, tmp_path: Path, layout: str) -> None:
     world_size, parallel = LAYOUTS[layout]
     stored = []
