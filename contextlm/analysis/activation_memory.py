@@ -72,7 +72,7 @@ class Activations:
         workspace = matrices * self.element // self.ranks
         if workspace > CUDNN_WORKSPACE_LIMIT:
             workspace = self.states * _FP32 // self.ranks  # the sums of q's gradient
-        return self.stream + divided + 3 * divided + workspace
+        return self.stream + 4 * divided + workspace  # of the residual, the output, q, k and v
 
     def embedding(self) -> Tensors:
         """Lookups keep ids only."""

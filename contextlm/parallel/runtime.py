@@ -34,7 +34,8 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
     Where CUDA is absent the CPU runtime is installed, which patches `torch.cuda` for the whole process.
     """
     quiet_imports()
-    alone = "MASTER_ADDR" not in os.environ  # not started by torchrun: a world of one, which needs no port
+    # Not started by torchrun: a world of one, which needs no port. A rank of several without their address is an error.
+    alone = "MASTER_ADDR" not in os.environ and os.environ.get("WORLD_SIZE", "1") == "1"
     if alone:
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -58,7 +59,9 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
         ("nccl" if use_cuda else "gloo") if backend == "auto" else backend,
         timeout=datetime.timedelta(minutes=parallel.distributed_timeout_minutes),
         device_id=device if use_cuda else None,
-        **({"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1} if alone else {}),
+        store=torch.distributed.HashStore() if alone else None,
+        rank=rank,
+        world_size=world_size,
     )
     try:
         yield Runtime(device, rank, world_size)
