@@ -1,4 +1,4 @@
-"""What many tests share: one gloo process, a pool of four, a dataset, a finished run."""
+"""What many tests share: one gloo process, a pool of processes, a dataset, a finished run."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def layout() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[object]:
-    """Four gloo processes that run functions of `tests/distributed` under any layout."""
+    """At most eight gloo processes, that run functions of `tests/distributed` under any layout."""
     from tests.distributed.pool import Pool
 
-    with Pool(4) as processes:
+    with Pool(8) as processes:
         yield processes
 
 

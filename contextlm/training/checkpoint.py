@@ -48,7 +48,11 @@ _SPARING = "distrib_optim_fully_reshardable_mem_efficient"
 
 
 def save(run: Run, say: Say) -> None:
-    """Write the checkpoint of the current iteration, if `--save` asks for one. Every rank must call it."""
+    """Write the checkpoint of the current iteration, if `--save` asks for one. Every rank must call it.
+
+    Raises:
+        UserError: on every rank, what any of them could not write; the checkpoints before are as they were.
+    """
     root = run.config.checkpoint.save
     if root is None:
         return
@@ -63,7 +67,10 @@ def save(run: Run, say: Say) -> None:
         optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout) | sparing, is_loading=False)
         state["optimizer"] = optimizer.to_disk()
         state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
-        dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
+        try:
+            dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
+        except CheckpointException as error:  # not an Exception
+            raise UserError(f"checkpoint {temporary} cannot be written: {_everyones(error)}") from error
     if is_first:
         (temporary / checkpoint_folder.CONFIG_FILE).write_text(dump_config(run.config))
         run.tokenizer.save(temporary)
@@ -71,6 +78,15 @@ def save(run: Run, say: Say) -> None:
         checkpoint_folder.publish(temporary, iteration)
     torch.distributed.barrier()
     say(f"saved checkpoint {checkpoint_folder.iteration_folder(root, iteration)}")
+
+
+def _everyones(error: CheckpointException) -> str:
+    """The causes on all ranks: the error is raised on each of them, but only the first rank's knows the causes."""
+    found: list[dict[int, str]] = [{} for _ in range(torch.distributed.get_world_size())]
+    causes = {rank: str(cause) for rank, (cause, _) in error.failures.items()}
+    torch.distributed.all_gather_object(found, causes)
+    together = {rank: cause for causes in found for rank, cause in causes.items()}
+    return "; ".join(f"rank {rank}: {cause}" for rank, cause in sorted(together.items()))
 
 
 def load(run: Run, say: Say) -> int:

@@ -1,44 +1,44 @@
-"""The layout matrix: every option that may meet another, and a set of rows in which every pair of them meets."""
+"""The layout matrix: every option that may meet another, and rows in which every pair of them meets."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tests.small_configs import BACKBONES, FUSIONS
 
-GLOBAL_BATCH_SIZE = 8
+GLOBAL_BATCH_SIZE, NUM_LAYERS, MAX_PROCESSES = 8, 6, 8
+
+TENSORS: dict[str, dict[str, Any]] = {
+    "TP1": {"tensor_model_parallel_size": 1},
+    "TP2": {"tensor_model_parallel_size": 2},
+    "TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    "TP4": {"tensor_model_parallel_size": 4},
+    "TP4 SP": {"tensor_model_parallel_size": 4, "sequence_parallel": True},
+}
 
 
-def _layout(world: int, tensor: int = 1, pipeline: int = 1, **values: Any) -> tuple[int, dict[str, Any]]:
-    sizes = {"tensor_model_parallel_size": tensor, "pipeline_model_parallel_size": pipeline}
-    return world, sizes | values
+def _stages(count: int, first: int | None = None, last: int | None = None, chunks: int | None = None) -> dict[str, Any]:
+    return {
+        "pipeline_model_parallel_size": count,
+        "decoder_first_pipeline_num_layers": first,
+        "decoder_last_pipeline_num_layers": last,
+        "num_virtual_stages_per_pipeline_rank": chunks,
+    }
 
 
-SP, INTERLEAVED = {"sequence_parallel": True}, {"num_virtual_stages_per_pipeline_rank": 2}
-LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "one": _layout(1),
-    "TP2": _layout(2, tensor=2),
-    "TP2 SP": _layout(2, tensor=2, **SP),
-    "TP4 SP": _layout(4, tensor=4, **SP),
-    "PP2": _layout(2, pipeline=2),
-    "PP4": _layout(4, pipeline=4),
-    "PP2 interleaved": _layout(2, pipeline=2, **INTERLEAVED),
-    # With E = 3 the last stage holds the head's layer alone.
-    "PP2 of 3 + 1 layers": _layout(2, pipeline=2, decoder_last_pipeline_num_layers=1),
-    "PP2 of 1 + 3 layers": _layout(2, pipeline=2, decoder_first_pipeline_num_layers=1),
-    "PP3 of 1 + 2 + 1 layers": _layout(
-        3, pipeline=3, decoder_first_pipeline_num_layers=1, decoder_last_pipeline_num_layers=1
-    ),
-    "DP2": _layout(2),
-    "DP4": _layout(4),
-    "TP2 x PP2": _layout(4, tensor=2, pipeline=2),
-    "TP2 SP x PP2": _layout(4, tensor=2, pipeline=2, **SP),
-    "TP2 SP x PP2 interleaved": _layout(4, tensor=2, pipeline=2, **SP, **INTERLEAVED),
-    "TP2 SP x DP2": _layout(4, tensor=2, **SP),
-    "PP2 x DP2": _layout(4, pipeline=2),
-    "PP2 interleaved x DP2": _layout(4, pipeline=2, **INTERLEAVED),
+# With E = 5 the last stage of PP2 of 5 + 1 layers holds the head's layer alone.
+PIPELINES: dict[str, dict[str, Any]] = {
+    "PP1": _stages(1),
+    "PP2": _stages(2),
+    "PP3": _stages(3),
+    "PP2 of 5 + 1 layers": _stages(2, last=1),
+    "PP2 of 1 + 5 layers": _stages(2, first=1),
+    "PP4 of 1 + 2 + 2 + 1 layers": _stages(4, first=1, last=1),
+    "PP2 interleaved": _stages(2, chunks=3),
+    "PP2 interleaved of 2 + 4 layers": _stages(2, first=2, chunks=2),
 }
 _PLAIN = {"use_distributed_optimizer": False}
 _OVERLAP, _SMALL_BUCKETS = {"overlap_grad_reduce": True}, {"ddp_bucket_size": 20_000}
@@ -69,6 +69,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": True},
     "bf16, sums in bf16": {"bf16": True, "accumulate_allreduce_grads_in_fp32": False},
     "fp16": {"fp16": True, "initial_loss_scale": 16.0},
+    "fp16, sums in fp16": {"fp16": True, "initial_loss_scale": 16.0, "accumulate_allreduce_grads_in_fp32": False},
 }
 DROPOUTS: dict[str, dict[str, Any]] = {"0": {}, "0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1}}
 
@@ -76,7 +77,9 @@ DROPOUTS: dict[str, dict[str, Any]] = {"0": {}, "0.1": {"hidden_dropout": 0.1, "
 class Row(NamedTuple):
     """One value of each factor, by its name."""
 
-    layout: str
+    tensor: str
+    pipeline: str
+    copies: int
     optimizer: str
     recompute: str
     precision: str
@@ -90,19 +93,19 @@ class Row(NamedTuple):
     seq_length: int
 
     @property
-    def world_size(self) -> int:
-        """Processes."""
-        return LAYOUTS[self.layout][0]
+    def layout(self) -> str:
+        """Its name."""
+        return f"{self.tensor} x {self.pipeline} x DP{self.copies}"
 
     @property
-    def data_parallel_size(self) -> int:
-        """Copies of the model."""
-        world_size, values = LAYOUTS[self.layout]
-        return world_size // (values["tensor_model_parallel_size"] * values["pipeline_model_parallel_size"])
+    def world_size(self) -> int:
+        """Processes."""
+        return processes(self.tensor, self.pipeline, self.copies)
 
     def model(self) -> dict[str, Any]:
         """What says which function is computed, and the gradients of which."""
         return {
+            "num_layers": NUM_LAYERS,
             "context_encoder_layers": self.encoder_layers,
             "context_predictor_layers": self.predictor_layers,
             "context_fusion": self.fusion,
@@ -115,27 +118,30 @@ class Row(NamedTuple):
         """The whole configuration."""
         return (
             self.model()
-            | LAYOUTS[self.layout][1]
+            | TENSORS[self.tensor]
+            | PIPELINES[self.pipeline]
             | OPTIMIZERS[self.optimizer]
             | RECOMPUTES[self.recompute]
             | PRECISIONS[self.precision]
             | DROPOUTS[self.dropout]
             | {
-                "micro_batch_size": GLOBAL_BATCH_SIZE // (self.micro_batches * self.data_parallel_size),
+                "micro_batch_size": GLOBAL_BATCH_SIZE // (self.micro_batches * self.copies),
                 "global_batch_size": GLOBAL_BATCH_SIZE,
             }
         )
 
 
 FACTORS: Mapping[str, tuple[Any, ...]] = {
-    "layout": tuple(LAYOUTS),
+    "tensor": tuple(TENSORS),
+    "pipeline": tuple(PIPELINES),
+    "copies": (1, 2, 4),
     "optimizer": tuple(OPTIMIZERS),
     "recompute": tuple(RECOMPUTES),
     "precision": tuple(PRECISIONS),
     "dropout": tuple(DROPOUTS),
     "micro_batches": (1, 2, 4),
     "backbone": tuple(BACKBONES),
-    "encoder_layers": (0, 1, 2, 3),
+    "encoder_layers": (0, 1, 3, 5),
     "predictor_layers": (0, 1, 2),
     "fusion": FUSIONS,
     "stop_gradient": (False, True),
@@ -143,49 +149,63 @@ FACTORS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def possible(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
-    """Whether two values may meet."""
-    pair = {one[0]: one[1], other[0]: other[1]}
-    if {"layout", "micro_batches"} == pair.keys():
-        layout, micro_batches = pair["layout"], pair["micro_batches"]
-        # An interleaved pipeline takes whole rounds; 4 copies x 4 micro-batches are more than the global batch.
-        return not ("interleaved" in layout and micro_batches % 2) and not (layout == "DP4" and micro_batches == 4)
-    return True
+def processes(tensor: str = "TP1", pipeline: str = "PP1", copies: int = 1, **others: Any) -> int:
+    """Of a row, or of as much of it as is known."""
+    ranks_of_a_layer = TENSORS[tensor]["tensor_model_parallel_size"]
+    return ranks_of_a_layer * PIPELINES[pipeline]["pipeline_model_parallel_size"] * copies
 
 
-def all_pairs() -> set[frozenset[tuple[str, Any]]]:
-    """Every pair of values of two factors that may meet."""
-    return {
-        frozenset(((a, x), (b, y)))
-        for a, b in itertools.combinations(FACTORS, 2)
-        for x in FACTORS[a]
-        for y in FACTORS[b]
-        if possible((a, x), (b, y))
-    }
+def possible(values: Mapping[str, Any], max_processes: int = MAX_PROCESSES) -> bool:
+    """Whether values, one of each of some factors, may meet."""
+    micro_batches = values.get("micro_batches", 1)
+    # An interleaved pipeline takes whole rounds of its two stages.
+    rounds = "micro_batches" not in values or "interleaved" not in values.get("pipeline", "") or micro_batches % 2 == 0
+    fills_batch = micro_batches * values.get("copies", 1) <= GLOBAL_BATCH_SIZE
+    return processes(**values) <= max_processes and rounds and fills_batch
 
 
-def pairs_of(row: Row) -> set[frozenset[tuple[str, Any]]]:
-    """The pairs that meet in a row."""
-    return {frozenset(pair) for pair in itertools.combinations(row._asdict().items(), 2)}
+Meeting = frozenset[tuple[str, Any]]
+"""Values of some factors, each with its factor's name."""
 
 
-def covering_rows() -> Iterator[Row]:
-    """Rows in which every possible pair meets at least once; the first ones cover the most.
+def all_meetings(size: int, max_processes: int = MAX_PROCESSES) -> list[Meeting]:
+    """Every meeting of that many factors that is possible: with 1 the values alone, with 2 their pairs."""
+    return [
+        frozenset(zip(names, values, strict=True))
+        for names in itertools.combinations(FACTORS, size)
+        for values in itertools.product(*(FACTORS[name] for name in names))
+        if possible(dict(zip(names, values, strict=True)), max_processes)
+    ]
 
-    Greedy: each row begins with a pair that has not met, and takes for every other factor the value that meets
-    the most values for the first time.
+
+def meetings_of(row: Row, size: int) -> set[Meeting]:
+    """Those that a row brings about."""
+    return set(map(frozenset, itertools.combinations(row._asdict().items(), size)))
+
+
+def covering_rows(size: int, max_processes: int = MAX_PROCESSES) -> list[Row]:
+    """Rows that bring about every meeting of that size at least once.
+
+    Greedy: each row begins with a meeting that has not been, and takes for every other factor the value that brings
+    the most about; of several the one that needs the fewest processes, then the one that was taken least.
     """
-    left = sorted(all_pairs(), key=lambda pair: sorted(map(str, pair)))
-    uncovered = dict.fromkeys(left)
-    while uncovered:
-        values = dict(next(iter(uncovered)))
-        for name in sorted(FACTORS, key=lambda name: -len(FACTORS[name])):
-            if name not in values:
-                fitting = [x for x in FACTORS[name] if all(possible((name, x), given) for given in values.items())]
-                values[name] = max(
-                    fitting, key=lambda x: sum(frozenset(((name, x), given)) in uncovered for given in values.items())
-                )
-        row = Row(**values)
-        for pair in pairs_of(row):
-            uncovered.pop(pair, None)
-        yield row
+    uncovered, taken = set(all_meetings(size, max_processes)), Counter[tuple[str, Any]]()
+
+    def brought(values: dict[str, Any], name: str, x: Any) -> int:
+        others = itertools.combinations(values.items(), size - 1)
+        return sum(frozenset((*meeting, (name, x))) in uncovered for meeting in others)
+
+    rows: list[Row] = []
+    for first in all_meetings(size, max_processes):
+        if first not in uncovered:
+            continue
+        values = dict(first)
+        for name in sorted(FACTORS.keys() - values.keys(), key=lambda name: (-len(FACTORS[name]), name)):
+            fitting = [x for x in FACTORS[name] if possible(values | {name: x}, max_processes)]
+            values[name] = max(
+                fitting, key=lambda x: (brought(values, name, x), -processes(**values | {name: x}), -taken[name, x])
+            )
+        rows.append(Row(**values))
+        taken.update(values.items())
+        uncovered -= meetings_of(rows[-1], size)
+    return rows

@@ -24,7 +24,7 @@ class Pool:
     """Runs a function of a test module on some ranks at once.
 
     Args:
-        size: processes.
+        size: processes at most; they start when a case needs them, and stay.
         variables: of their environment, set before they import torch.
     """
 
@@ -44,8 +44,7 @@ class Pool:
         The environment of torchrun is set, and no process group started. What one rank raises is raised here,
         with its traceback.
         """
-        if not self.workers:
-            self._start()
+        self._start(world_size)
         # The store listens here, as in torchrun's agent: a port that is free now may be taken before a rank binds it.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank, (_, pipe) in enumerate(self.workers[:world_size]):
@@ -68,9 +67,11 @@ class Pool:
                 raise AssertionError(f"{function.__qualname__}: ranks {set(range(world_size)) - set(results)} hang")
         return [results[rank] for rank in range(world_size)]
 
-    def _start(self) -> None:
+    def _start(self, count: int) -> None:
+        """Have so many processes at least."""
+        assert count <= self.size
         context = multiprocessing.get_context("spawn")
-        for _ in range(self.size):
+        for _ in range(count - len(self.workers)):
             ours, theirs = context.Pipe()
             # Not daemons: a tool may start processes of its own.
             process = context.Process(target=_serve, args=(theirs, self.variables))

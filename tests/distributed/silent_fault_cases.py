@@ -110,6 +110,30 @@ def load_what_one_rank_lacks(folder: str, values: dict[str, Any]) -> str:
         return ""
 
 
+def save_where_one_disk_is_full(folder: str, values: dict[str, Any]) -> str:
+    """The last rank cannot write; what each rank raises, which must be an ordinary exception."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    from contextlm.training import checkpoint
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH, **values, save=folder, load=folder) as run:
+        checkpoint.load(run, lambda text: None)
+        run.progress.iteration += 1
+        full = OSError(28, "No space left on device")
+
+        def write(steps: Any, use_msc: bool, rank: int, buckets: Any, results: Any) -> None:
+            results.put(full)
+
+        faulty = mock.patch.object(FileSystemWriterAsync, "write_preloaded_data_multiproc", staticmethod(write))
+        with faulty if run.layout.is_last_rank else contextlib.nullcontext():
+            try:
+                checkpoint.save(run, lambda text: None)
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+        return ""
+
+
 def load_damaged(folder: str, values: dict[str, Any]) -> str:
     """Load a checkpoint; what each rank raises, which must be an ordinary exception."""
     from contextlm.training import checkpoint

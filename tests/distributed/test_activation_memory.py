@@ -15,7 +15,8 @@ from contextlm.analysis.activation_memory import Activations
 from contextlm.analysis.activation_peak import peak_activations, segments
 from contextlm.config.schema import Config
 from tests.distributed import memory_cases
-from tests.distributed.matrix import LAYOUTS, PRECISIONS, RECOMPUTES
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import PRECISIONS, RECOMPUTES
 from tests.distributed.pool import Pool
 from tests.small_configs import BACKBONES, FUSIONS, VOCAB_SIZE, small_config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.distributed.matrix import LAYOUTS
+from tests.distributed.layouts import LAYOUTS
 from tests.distributed.pool import Pool
 from tests.gpu.cases import leaks
 from tests.small_configs import BACKBONES

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.distributed.communication_cases import Message, Traffic, exchange_tokens, traffic
-from tests.distributed.matrix import LAYOUTS, RECOMPUTES
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import RECOMPUTES
 from tests.distributed.pool import Pool
 
 TOKENS, BATCH, HIDDEN = 64, 2, 64
@@ -29,9 +30,9 @@ class Runs:
     def __init__(self, pool: Pool) -> None:
         self.pool, self.known = pool, {}
 
-    def get(self, layout: str, recompute: str = "nothing", **values: Any) -> list[Traffic]:
+    def get(self, layout: str, recompute: str = "nothing", backbone: str = "gpt2", **values: Any) -> list[Traffic]:
         """By rank."""
-        key = (layout, recompute, *values.items())
+        key = (layout, recompute, backbone, *values.items())
         if key not in self.known:
             world_size, parallel = LAYOUTS[layout]
             shape = {"seq_length": TOKENS, "micro_batch_size": BATCH, "global_batch_size": 2 * BATCH}
@@ -39,15 +40,15 @@ class Runs:
             self.known[key] = self.pool.run(
                 traffic,
                 world_size,
-                backbone="gpt2",
+                backbone=backbone,
                 values=shape | parallel | RECOMPUTES[recompute] | values,
                 sabotage=sabotage,
             )
         return self.known[key]
 
-    def added(self, layout: str, recompute: str = "nothing", **values: Any) -> list[tuple[Counter, Counter]]:
+    def added(self, *case: str, **values: Any) -> list[tuple[Counter, Counter]]:
         """By rank, the messages forward and backward of a micro-batch that the head adds; it takes none away."""
-        plain, found = self.get(layout, recompute, context_chunk_size=0), self.get(layout, recompute, **values)
+        plain, found = self.get(*case, context_chunk_size=0), self.get(*case, **values)
         for before, after in zip(plain, found, strict=True):
             assert not before.forward - after.forward and not before.backward - after.backward
         return [(y.forward - x.forward, y.backward - x.backward) for x, y in zip(plain, found, strict=True)]
@@ -92,6 +93,22 @@ def test_one_exchange_of_contexts_under_sequence_parallelism(runs: Runs, predict
     expected = Counter({CONTEXTS: 1 + 2 * predictor_layers})
     added = runs.added("TP2 SP", context_predictor_layers=predictor_layers)
     assert added == [(expected, expected)] * 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("predictor_layers", [0, 2])
+def test_one_exchange_with_the_other_backbone(runs: Runs, predictor_layers: int) -> None:
+    expected = Counter({CONTEXTS: 1 + 2 * predictor_layers})
+    added = runs.added("TP2 SP", "nothing", "pythia", context_predictor_layers=predictor_layers)
+    assert added == [(expected, expected)] * 2
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", pytest.param("pythia", marks=pytest.mark.full)])
+def test_one_exchange_on_the_stage_of_the_head_alone(runs: Runs, backbone: str) -> None:
+    """Nothing at the boundary, nothing on the other stage."""
+    expected = Counter({CONTEXTS: 1 + 2 * 2})
+    added = runs.added("TP2 SP x PP2", "nothing", backbone, context_encoder_layers=2)
+    assert sorted(added, key=lambda both: both[0].total()) == [(Counter(), Counter())] * 2 + [(expected, expected)] * 2
 
 
 @pytest.mark.full

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import RECOMPUTES
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train
 
@@ -26,18 +28,24 @@ CASES = {
     "distributed, fp16": DROPOUT | FP16,
     "plain, fp16": DROPOUT | FP16 | PLAIN,
 }
-
+# The same two ranks as one copy of the model.
+SPLIT = {
+    "TP2 SP": DROPOUT | LAYOUTS["TP2 SP"][1],
+    "TP2 SP, recomputed": DROPOUT | LAYOUTS["TP2 SP"][1] | RECOMPUTES["uniform 2"] | {"bf16": True},
+    "PP2 interleaved": DROPOUT | OVERLAP | LAYOUTS["PP2 interleaved"][1] | {"rampup_batch_size": ()},
+}
 STOPS = (4, 7)
 ALWAYS = {
     ("distributed, overlap and gather", 4),
     ("plain", 7),
     ("plain, fp16", 7),
+    ("TP2 SP", 4),
 }
 
 
 @pytest.fixture
 def run(pool: Pool, data: Path, tmp_path: Path):
-    """Train under DP2 on a dataset of which an epoch has 33 samples."""
+    """Train on two ranks, DP2 unless a case says otherwise, on a dataset of which an epoch has 33 samples."""
     words = {"data_path": (str(data),), "tokenizer_type": "ByteTokenizer", "split": "3,90,7"}
     given = words | RAMP | {"lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 8}
 
@@ -52,12 +60,12 @@ def run(pool: Pool, data: Path, tmp_path: Path):
     ("case", "stop"),
     [
         pytest.param(case, stop, marks=[] if (case, stop) in ALWAYS else [pytest.mark.full])
-        for case in CASES
+        for case in CASES | SPLIT
         for stop in STOPS
     ],
 )
 def test_continues_bit_for_bit(run, case: str, stop: int) -> None:
-    values = CASES[case]
+    values = (CASES | SPLIT)[case]
     whole = run(None, 8, values)
     assert run("run", stop, values) == whole[:stop]
     assert run("run", 8 - stop, values) == whole[stop:]

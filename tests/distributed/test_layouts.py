@@ -24,15 +24,15 @@ LAYOUTS = {
     "DP2": (2, {}),
 }
 ENCODER_LAYERS, LENGTHS = (0, 1, 2, 3), (64, 66)
-# Every pair of values of two factors occurs (E x fusion needs all 16, the two-valued factors ride along).
-PAIRWISE = {
-    (e, LENGTHS[(e + f) % 2], list(BACKBONES)[(e // 2 + f) % 2], fusion)
+# In `make test` every pair of values of two factors occurs (E x fusion needs all 16, the others ride along).
+PAIRWISE = [
+    (list(LAYOUTS)[(e + f) % 4], e, LENGTHS[(e + f // 2) % 2], list(BACKBONES)[(e // 2 + f) % 2], fusion)
     for e in ENCODER_LAYERS
     for f, fusion in enumerate(FUSIONS)
-}
+]
 CASES = [
     pytest.param(*case, marks=[] if case in PAIRWISE else [pytest.mark.full], id="-".join(map(str, case)))
-    for case in itertools.product(ENCODER_LAYERS, LENGTHS, BACKBONES, FUSIONS)
+    for case in itertools.product(LAYOUTS, ENCODER_LAYERS, LENGTHS, BACKBONES, FUSIONS)
 ]
 BATCH = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-3}
 
@@ -79,8 +79,7 @@ def differences(reference: dict[str, Any], ranks: list[dict[str, Any]]) -> dict[
     }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("encoder_layers", "length", "backbone", "fusion"), CASES)
+@pytest.mark.parametrize(("layout", "encoder_layers", "length", "backbone", "fusion"), CASES)
 def test_layout_computes_what_one_process_does(
     references: References, layout: str, encoder_layers: int, length: int, backbone: str, fusion: str
 ) -> None:
@@ -101,7 +100,7 @@ def test_unmasked_padding_is_noticed(references: References) -> None:
 
 
 def test_pairwise_subset_covers_every_pair() -> None:
-    for one, other in itertools.combinations(range(4), 2):
+    everything = [tuple(LAYOUTS), ENCODER_LAYERS, LENGTHS, tuple(BACKBONES), FUSIONS]
+    for one, other in itertools.combinations(range(5), 2):
         pairs = {(case[one], case[other]) for case in PAIRWISE}
-        everything = [ENCODER_LAYERS, LENGTHS, tuple(BACKBONES), FUSIONS]
-        assert pairs == set(itertools.product(everything[one], everything[other]))
+        assert pairs == set(itertools.product(everything[one], everything[other])), (one, other)

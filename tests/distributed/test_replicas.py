@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
 from contextlm.training.replicas import checksum
-from tests.distributed.matrix import LAYOUTS, OPTIMIZERS
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import FACTORS, MAX_PROCESSES, NUM_LAYERS, OPTIMIZERS, PIPELINES, TENSORS, processes
 from tests.distributed.pool import Pool
 from tests.distributed.replica_cases import check_in_the_loop, drift
 
 BATCH = {"micro_batch_size": 1, "global_batch_size": 4, "seq_length": 68}
-GATHER, DROPOUT = OPTIMIZERS["distributed, overlap and gather"], {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+# What every other layout of the matrix has beside it, in turn.
+BESIDE = itertools.cycle(
+    [
+        {"hidden_dropout": 0.1, "attention_dropout": 0.1},
+        OPTIMIZERS["distributed, overlap and gather"],
+        {"context_fusion": "norm_add"},
+        {"bf16": True},
+        OPTIMIZERS["plain, overlap"],
+    ]
+)
 LONG = {
-    "TP2 SP": DROPOUT,
-    "TP4 SP": {"context_fusion": "norm_add"},
-    "PP2": {},
-    "DP4": GATHER,
-    "TP2 SP x DP2": {"bf16": True},
-    "TP2 SP x PP2 interleaved": OPTIMIZERS["plain, overlap"],
-    "PP2 interleaved x DP2": GATHER | DROPOUT,
+    (tensor, pipeline, copies): TENSORS[tensor]
+    | PIPELINES[pipeline]
+    | {"num_layers": NUM_LAYERS, "seq_length": 68, "micro_batch_size": 4 // copies, "global_batch_size": 8}
+    | next(BESIDE)
+    for tensor, pipeline, copies in itertools.product(TENSORS, PIPELINES, FACTORS["copies"])
+    if 1 < processes(tensor, pipeline, copies) <= MAX_PROCESSES
 }
-LONG |= {layout: {} for layout in LAYOUTS if layout not in LONG and layout != "one"}
+ALWAYS = (("TP2 SP", "PP1", 1), ("TP1", "PP2", 1))  # in `make test`
 
 
 def differences(pool: Pool, layout: str, steps: int, values: dict[str, Any], fault: str | None = None) -> list[str]:
@@ -32,14 +42,13 @@ def differences(pool: Pool, layout: str, steps: int, values: dict[str, Any], fau
     return sorted({sentence for rank in ranks for sentence in rank})
 
 
-ALWAYS = ("TP2 SP", "PP2")  # in `make test`
-
-
 @pytest.mark.parametrize(
-    "layout", [pytest.param(layout, marks=[] if layout in ALWAYS else [pytest.mark.full]) for layout in LONG]
+    ("tensor", "pipeline", "copies"),
+    [pytest.param(*layout, marks=[] if layout in ALWAYS else [pytest.mark.full]) for layout in LONG],
 )
-def test_twenty_iterations_leave_all_copies_equal(pool: Pool, layout: str) -> None:
-    assert differences(pool, layout, 20, LONG[layout]) == []
+def test_twenty_iterations_leave_all_copies_equal(pool: Pool, tensor: str, pipeline: str, copies: int) -> None:
+    world_size, values = processes(tensor, pipeline, copies), LONG[tensor, pipeline, copies]
+    assert pool.run(drift, world_size, steps=20, values=values) == [[]] * world_size
 
 
 def test_a_gradient_that_is_not_summed_is_noticed(pool: Pool) -> None:

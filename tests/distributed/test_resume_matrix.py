@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.distributed.matrix import LAYOUTS, OPTIMIZERS
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import OPTIMIZERS
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train, weights_and_moments
 from tests.small_configs import VOCAB_SIZE

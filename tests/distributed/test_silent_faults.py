@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.distributed import silent_fault_cases as cases
-from tests.distributed.matrix import LAYOUTS, OPTIMIZERS
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import OPTIMIZERS
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train, weights_and_moments
 
@@ -73,6 +74,15 @@ def test_a_damaged_file_is_an_ordinary_error_on_every_rank(pool: Pool, tmp_path:
     largest.write_bytes(largest.read_bytes()[:1000])
     for message in pool.run(cases.load_damaged, 2, folder=folder, values=PP2):
         assert message.startswith("UserError: checkpoint") and "cannot be read" in message
+
+
+def test_what_one_rank_cannot_write_every_rank_tells(pool: Pool, tmp_path: Path) -> None:
+    folder, arguments = str(tmp_path), {"values": cases.BATCH | PP2 | {"train_iters": 3}}
+    whole = pool.run(train, 2, folder=None, steps=3, **arguments)[-1]
+    first = pool.run(train, 2, folder=folder, steps=1, **arguments)[-1]
+    for message in pool.run(cases.save_where_one_disk_is_full, 2, folder=folder, values=PP2):
+        assert message.startswith("UserError: checkpoint") and "rank 1: " in message and "No space left" in message
+    assert first + pool.run(train, 2, folder=folder, steps=2, **arguments)[-1] == whole
 
 
 @pytest.mark.parametrize("sparing", [True, False])

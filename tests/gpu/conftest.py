@@ -26,9 +26,9 @@ def num_gpus() -> int:
 
 @pytest.fixture(scope="session")
 def gpu_pool(num_gpus: int) -> Iterator[Pool]:
-    """One NCCL process for each of at most four GPUs."""
+    """One NCCL process for each of at most eight GPUs."""
     if num_gpus == 0:
         pytest.skip("no CUDA device")
     visible = ",".join(map(str, range(num_gpus))) if GPUS == "all" else GPUS
-    with Pool(min(num_gpus, 4), CUDA_VISIBLE_DEVICES=visible, NVIDIA_TF32_OVERRIDE="0") as pool:
+    with Pool(min(num_gpus, 8), CUDA_VISIBLE_DEVICES=visible, NVIDIA_TF32_OVERRIDE="0") as pool:
         yield pool

@@ -6,7 +6,8 @@ import pytest
 
 from contextlm.analysis.activation_memory import Activations
 from contextlm.analysis.activation_peak import peak_activations, segments
-from tests.distributed.matrix import LAYOUTS, RECOMPUTES
+from tests.distributed.layouts import LAYOUTS
+from tests.distributed.matrix import RECOMPUTES
 from tests.distributed.pool import Pool
 from tests.gpu import cases
 from tests.small_configs import BACKBONES, VOCAB_SIZE, small_config

@@ -14,7 +14,7 @@ from tests.distributed.matrix import Row
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train
 from tests.distributed.test_exact_resume import CASES, RAMP
-from tests.distributed.test_matrix import ROWS, Runs, bounds, differences
+from tests.distributed.test_matrix import FAULTS, ROWS, Runs, bounds, comparison, differences, is_noticed
 
 pytestmark = pytest.mark.gpu
 SLACK = 10  # kernels of a GPU add in another order from run to run
@@ -29,18 +29,28 @@ def runs(gpu_pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_a_row_computes_what_its_reference_does(runs: Runs, row: Row) -> None:
     if runs.pool.size < row.world_size:
         pytest.skip(f"needs {row.world_size} GPUs")
-    other, limits = bounds(runs, row)
-    ranks = runs.get(row)
-    found = differences(runs.get(other), ranks)
+    limits, ranks = bounds(runs, row), runs.get(row)
+    found = differences(runs.get(comparison(row)), ranks)
     assert all(found[kind] <= SLACK * limit for kind, limit in limits.items()), (found, limits, row)
     assert [sentence for rank in ranks for sentence in rank["replicas"]] == [], row
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_noticed(runs: Runs, fault: str) -> None:
+    needed = FAULTS[fault][0].world_size
+    if runs.pool.size < needed:
+        pytest.skip(f"needs {needed} GPUs")
+    assert is_noticed(runs, fault)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_a_stopped_run_continues(gpu_pool: Pool, tmp_path: Path, case: str) -> None:
+def test_a_stopped_run_continues(gpu_pool: Pool, tmp_path: Path, case: str, copies: int) -> None:
+    if gpu_pool.size < copies:
+        pytest.skip(f"needs {copies} GPUs")
     values = RAMP | {"lr": 1e-3, "lr_warmup_iters": 2, "train_iters": 8} | CASES[case]
     folder = str(tmp_path / "run")
-    (whole,) = gpu_pool.run(train, 1, folder=None, steps=8, values=values)
-    (first,) = gpu_pool.run(train, 1, folder=folder, steps=3, values=values)
-    (then,) = gpu_pool.run(train, 1, folder=folder, steps=5, values=values)
+    whole = gpu_pool.run(train, copies, folder=None, steps=8, values=values)[-1]
+    first = gpu_pool.run(train, copies, folder=folder, steps=3, values=values)[-1]
+    then = gpu_pool.run(train, copies, folder=folder, steps=5, values=values)[-1]
     assert np.allclose(first + then, whole, rtol=1e-4), (first + then, whole)
