@@ -31,9 +31,15 @@ def main() -> None:
             return
         from torch.distributed.elastic.multiprocessing.errors import record
 
+        from contextlm.training import faults
         from contextlm.training.loop import pretrain
 
-        record(pretrain)(invocation.config)
+        try:
+            status = record(pretrain)(invocation.config)
+        except faults.Fault as fault:
+            faults.tell(fault)
+            raise SystemExit(1) from None
+        raise SystemExit(status)
     except UserError as error:
         if isinstance(error, ConfigurationError) and error.output_dir is not None:
             from contextlm.training import exit_status

@@ -19,9 +19,10 @@ from rich.table import Table
 
 from contextlm import atomic_files
 from contextlm.config.fields import all_fields
+from contextlm.config.split_data import split_data
 from contextlm.errors import UserError, told_to_the_user
 
-SPLITS = {"train": "train", "validation": "validation", "test": "test"}
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,11 +71,17 @@ def evaluate(options: argparse.Namespace) -> dict[str, object]:
 
     with opened(options.load, options.context_control) as model:
         given = {"data_path": options.data_path and tuple(options.data_path), "split": options.split}
-        data = dataclasses.replace(model.config.data, **{key: value for key, value in given.items() if value})
+        if any(given.values()):  # in place of what the training had for each split
+            given |= {"train_data_path": (), "valid_data_path": (), "test_data_path": ()}
+        data = dataclasses.replace(
+            model.config.data, **{key: value for key, value in given.items() if value is not None}
+        )
         datasets = build_datasets(dataclasses.replace(model.config, data=data), model.tokenizer)
-        samples = getattr(datasets, SPLITS[options.use_split])
+        name = SPLITS[options.use_split]
+        samples = datasets.train if name == "training" else getattr(datasets, name)
         if samples is None:
-            raise UserError(f"--use-split {options.use_split}: --split {data.split} leaves it empty", *datasets.notes)
+            origin = "no data of its own" if data.per_split else f"--split {data.document_split} leaves it empty"
+            raise UserError(f"--use-split {options.use_split}: {origin}", *datasets.notes)
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("scoring")
             measures = score(
@@ -91,7 +98,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, object]:
             "checkpoint": str(model.folder),
             "iteration": model.facts["iteration"],
             "model": model.config.preset,
-            "data_path": list(data.data_path),
+            "data_path": list(split_data(data)[name].words),
             "data_fingerprint": datasets.fingerprint,
         }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.parameters import count_parameters
+from contextlm.config.batch_ramp import num_iterations, samples_after
 from contextlm.config.layout_words import layout_words
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
@@ -73,6 +74,11 @@ def _layout(config: Config, world_size: int) -> str:
         f"data-parallel x {_count(passes, 'micro-batch', 'micro-batches')}; "
         f"{batch * config.model.seq_length:,} tokens",
     ]
+    if iterations := num_iterations(config, world_size):
+        samples = samples_after(config, world_size, iterations)
+        lines.append(
+            f"  the run: {iterations:,} iterations, {samples:,} samples, {samples * config.model.seq_length:,} tokens"
+        )
     if ramp := config.training.rampup_batch_size:
         lines.append(f"  at first {ramp[0]} samples, {ramp[1]} more at a time until {ramp[2]} are consumed")
     stages = range(config.parallel.pipeline_model_parallel_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from contextlm.config.batch_ramp import batch_size_at
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import divisors, nearest_multiples, nearest_numbers
 
@@ -28,10 +29,17 @@ def batch_problems(config: Config, world_size: int) -> list[str]:
         return []
     unit = _unit(config, world_size)
     problems = _constant(config.global_batch_size(world_size), given=full is not None, unit=unit)
-    if not words or problems:
-        return problems
-    start, increment, _ = map(int, words)
-    return [f"{ramp}: {problem}" for problem in _ramp(start, increment, config.global_batch_size(world_size), unit)]
+    if words and not problems:
+        start, increment, _ = map(int, words)
+        problems = _ramp(start, increment, config.global_batch_size(world_size), unit)
+        problems = [f"{ramp}: {problem}" for problem in problems]
+    return problems or _samples(config.training.train_samples, batch_size_at(config, world_size, 0))
+
+
+def _samples(given: int | None, first_batch: int) -> list[str]:
+    if given is None or given >= first_batch:
+        return []
+    return [f"--train-samples {given}: fewer than the {first_batch} of one batch; give {first_batch} or more"]
 
 
 def _unit(config: Config, world_size: int) -> _Unit:

@@ -1,4 +1,7 @@
-"""The batch size of an iteration: a function of the samples consumed, so that resuming needs no state."""
+"""The batch size of an iteration: a function of the samples consumed, so that resuming needs no state.
+
+And what follows from it: how many iterations a number of samples is enough for, and the other way round.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,21 @@ def samples_after(config: Config, world_size: int, num_iterations: int) -> int:
         count = _iterations_of_size(size, config, world_size, consumed, left)
         consumed, left = consumed + count * size, left - count
     return consumed
+
+
+def num_iterations(config: Config, world_size: int) -> int:
+    """Iterations of the whole run: `--train-iters`, or those that `--train-samples` are enough for; 0 if not given.
+
+    What is left of the samples is less than the next batch. (Megatron-LM begins a batch that it has no samples for
+    where a run ends within its ramp.)
+    """
+    samples, consumed, iterations = config.training.train_samples, 0, 0
+    if samples is None:
+        return config.training.train_iters or 0
+    while (size := batch_size_at(config, world_size, consumed)) <= samples - consumed:
+        count = _iterations_of_size(size, config, world_size, consumed, (samples - consumed) // size)
+        consumed, iterations = consumed + count * size, iterations + count
+    return iterations
 
 
 def _iterations_of_size(size: int, config: Config, world_size: int, consumed: int, at_most: int) -> int:

@@ -1,4 +1,4 @@
-"""Strict parsers of `--data-path` and `--split`.
+"""Strict parsers of `--data-path` (and of its kin for one split each) and of `--split`.
 
 Megatron reads `0.7 A B C` as four datasets, one named "0.7", and `--split 0,0,0` as NaN; here the bad word is
 named. Used by the checks of `named_files.py` and by `data/datasets.py`.
@@ -12,34 +12,37 @@ from collections.abc import Sequence
 from contextlm.errors import UserError
 
 
-def parse_blend(tokens: Sequence[str]) -> list[tuple[float | None, str]]:
+def parse_blend(tokens: Sequence[str], flag: str = "--data-path") -> list[tuple[float | None, str]]:
     """Pairs of weight and dataset prefix.
 
     `[P]` is one dataset, `[w, P, w, P, ...]` a weighted blend (weights are scaled to sum 1). Several prefixes
-    without weights have the weight None: each is drawn in proportion to its size, as in Megatron.
+    without weights have the weight None: each is drawn in proportion to its size, as in Megatron. `flag` is where
+    the words come from.
 
     Raises:
         UserError: naming every word that is out of place.
     """
     if not tokens:
-        raise UserError("--data-path is missing: give a dataset prefix, or weight prefix weight prefix ...")
+        raise UserError(f"{flag} is missing: give a dataset prefix, or weight prefix weight prefix ...")
     if not any(_is_number(token) for token in tokens):
-        problems = _duplicates(tokens)
+        problems = _duplicates(tokens, flag)
         weights: list[float | None] = [1.0 if len(tokens) == 1 else None] * len(tokens)
         prefixes = list(tokens)
     else:
-        problems = [problem for place, token in enumerate(tokens) if (problem := _misplaced(place, token, tokens))]
+        problems = [
+            problem for place, token in enumerate(tokens) if (problem := _misplaced(place, token, tokens, flag))
+        ]
         prefixes = list(tokens[1::2])
         if len(tokens) % 2:
-            problems = problems or [f"--data-path: the last weight, {tokens[-1]}, has no prefix after it"]
-        problems = problems or _duplicates(prefixes)
+            problems = problems or [f"{flag}: the last weight, {tokens[-1]}, has no prefix after it"]
+        problems = problems or _duplicates(prefixes, flag)
         weights = [] if problems else [float(token) for token in tokens[::2]]
         total = sum(weights)
         if math.isinf(total):
-            problems.append("--data-path: the weights add up to infinity; give smaller ones")
+            problems.append(f"{flag}: the weights add up to infinity; give smaller ones")
         weights = [weight / total for weight in weights]
         if 0.0 in weights:
-            problems.append("--data-path: a weight vanishes beside the others; leave that dataset out")
+            problems.append(f"{flag}: a weight vanishes beside the others; leave that dataset out")
     if problems:
         raise UserError(*problems)
     return list(zip(weights, prefixes, strict=True))
@@ -73,23 +76,21 @@ def _is_number(token: str) -> bool:
     return True
 
 
-def _misplaced(place: int, token: str, tokens: Sequence[str]) -> str | None:
+def _misplaced(place: int, token: str, tokens: Sequence[str], flag: str) -> str | None:
     """What is wrong with one word of a weighted blend, if anything."""
     if place % 2:
         if _is_number(token):
-            return f"--data-path: {token} stands where a prefix is expected, after weight {tokens[place - 1]}" + (
+            return f"{flag}: {token} stands where a prefix is expected, after weight {tokens[place - 1]}" + (
                 f"; write ./{token} if a dataset has that name"
             )
         return None
     if not _is_number(token):
-        return f"--data-path: {token} stands where a weight is expected; give every prefix a weight, or none"
+        return f"{flag}: {token} stands where a weight is expected; give every prefix a weight, or none"
     if not (math.isfinite(float(token)) and float(token) > 0):
-        return f"--data-path: weight {token} is not a positive number; leave out a dataset that is not wanted"
+        return f"{flag}: weight {token} is not a positive number; leave out a dataset that is not wanted"
     return None
 
 
-def _duplicates(prefixes: Sequence[str]) -> list[str]:
+def _duplicates(prefixes: Sequence[str], flag: str) -> list[str]:
     twice = sorted({prefix for prefix in prefixes if list(prefixes).count(prefix) > 1})
-    return [
-        f"--data-path: {prefix} is given more than once; give it once, with the sum of its weights" for prefix in twice
-    ]
+    return [f"{flag}: {prefix} is given more than once; give it once, with the sum of its weights" for prefix in twice]

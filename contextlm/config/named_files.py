@@ -1,6 +1,6 @@
 """Checks of the datasets, tokenizers and checkpoints that a configuration names, before anything opens them.
 
-Only the existence of files and the form of `--data-path` and `--split` are checked; what is inside is the
+Only the existence of files and the form of `--data-path`, its kin and `--split` are checked; what is inside is the
 business of the rooms that read them.
 """
 
@@ -10,23 +10,28 @@ import os
 
 from contextlm.config.blend import parse_blend, parse_split
 from contextlm.config.schema import Config, DataConfig
+from contextlm.config.split_data import own_paths
 from contextlm.config.suggestions import nearest_name
 from contextlm.errors import UserError
 
 
 def data_problems(data: DataConfig) -> list[str]:
     """What is wrong with the datasets and the tokenizer that are given."""
-    return [*_split(data.split), *_blend(data.data_path), *_tokenizer(data)]
+    paths = [("--data-path", data.data_path), *own_paths(data)]
+    datasets = [problem for flag, words in paths for problem in _blend(flag, words)]
+    return [*_split(data.document_split), *datasets, *_tokenizer(data)]
 
 
 def checkpoint_problems(config: Config) -> list[str]:
     """What is wrong with the folders that a run starts from and saves to."""
     given, problems = config.checkpoint, []
-    if given.load is not None and not given.resumes_itself:
+    if given.load is not None and (config.training.skip_train or not given.resumes_itself):
         problems += _no_checkpoint(
             "--load",
             given.load,
-            "to resume where there is one and start fresh where not, give the same folder as --save",
+            "check the path"
+            if config.training.skip_train
+            else "to resume where there is one and start fresh where not, give the same folder as --save",
         )
     if given.finetune and given.load is None:
         problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
@@ -61,27 +66,27 @@ def _split(text: str) -> list[str]:
     return []
 
 
-def _blend(words: tuple[str, ...]) -> list[str]:
+def _blend(flag: str, words: tuple[str, ...]) -> list[str]:
     if not words:
         return []
     try:
-        blend = parse_blend(words)
+        blend = parse_blend(words, flag)
     except UserError as error:
         return list(error.problems)
-    return [problem for _, prefix in blend for problem in _dataset(prefix)]
+    return [problem for _, prefix in blend for problem in _dataset(flag, prefix)]
 
 
-def _dataset(prefix: str) -> list[str]:
+def _dataset(flag: str, prefix: str) -> list[str]:
     missing = [suffix for suffix in (".bin", ".idx") if not os.path.isfile(prefix + suffix)]
     if not missing:
         return []
     stem, suffix = os.path.splitext(prefix)
     if suffix in (".bin", ".idx") and os.path.isfile(prefix):
-        return [f"--data-path {prefix}: is a file; give the prefix, {stem}"]
+        return [f"{flag} {prefix}: is a file; give the prefix, {stem}"]
     hint = "give a prefix that tools/preprocess_data.py made"
     if near := _nearest_prefix(prefix):
         hint = f"did you mean {near}?"
-    return [f"--data-path {prefix}: {' and '.join(prefix + suffix for suffix in missing)} not found; {hint}"]
+    return [f"{flag} {prefix}: {' and '.join(prefix + suffix for suffix in missing)} not found; {hint}"]
 
 
 def _nearest_prefix(prefix: str) -> str | None:

@@ -82,27 +82,20 @@ _REFUSED = (
         ("fp32",),
     ),
     # Length of the run and batches
-    Refusal("train-samples", _YET + "; use --train-iters (samples / --global-batch-size)"),
-    Refusal("lr-warmup-samples lr-warmup-fraction", _YET + "; use --lr-warmup-iters"),
-    Refusal("lr-decay-samples", _YET + "; use --lr-decay-iters"),
     Refusal(
         "decrease-batch-size-if-needed",
         _YET + "; drop it: batch sizes are multiples of --micro-batch-size x data-parallel ranks",
     ),
-    Refusal("exit-duration-in-mins", _YET + "; use --exit-interval"),
-    Refusal("exit-signal-handler exit-signal", _YET + "; use --save-interval and --exit-interval"),
-    Refusal("skip-train", _YET + "; evaluate a checkpoint with tools/evaluate.py"),
-    Refusal("full-validation", _YET + "; use --eval-iters, which stops after one pass"),
+    Refusal("exit-signal", _NOT + "SIGTERM and SIGUSR1 are both handled; drop it", ("SIGTERM",)),
     # Optimizer
     Refusal("optimizer", _NOT + "its optimizer is AdamW; drop it", ("adam",)),
-    Refusal("lr-wsd-decay-samples", _YET + "; use --lr-wsd-decay-iters"),
     Refusal("decoupled-lr decoupled-min-lr", _NOT + "every parameter has the same learning rate; use --lr"),
     Refusal("lr-warmup-init", _NOT + "warm-up starts at 0; drop it", ("0", "0.0")),
     # Data and tokenizers
     Refusal("data-args-path", _YET + "; give the blend with --data-path"),
     Refusal(
-        "train-data-path valid-data-path test-data-path per-split-data-args-path",
-        _YET + "; give one --data-path and divide it with --split",
+        "per-split-data-args-path",
+        _YET + "; use --train-data-path, --valid-data-path and --test-data-path",
     ),
     Refusal(
         "vocab-file merge-file",

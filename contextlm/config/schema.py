@@ -184,9 +184,33 @@ class TrainingConfig:
         None, "Samples per optimizer step; micro-batch size x data-parallel size if not given.", minimum=1
     )
     train_iters: int | None = option(None, "Optimizer steps of the whole run.", minimum=0)
+    train_samples: int | None = option(
+        None,
+        "Samples of the whole run, in place of --train-iters; an incomplete last batch is left out, and the schedules "
+        "are in samples too.",
+        minimum=1,
+    )
     exit_interval: int | None = option(None, "Save and exit when the iteration is a multiple of this.", minimum=1)
+    exit_duration_in_mins: float | None = option(
+        None, "Save and exit when the processes have run for so many minutes.", above=0
+    )
+    exit_signal_handler: bool = option(
+        True,
+        "With --save, SIGTERM and SIGUSR1 finish the iteration, save and exit with status 75; a second signal ends the "
+        "process at once.",
+    )
+    skip_train: bool = option(False, "Only evaluate the checkpoint of --load, on validation and test data.")
     eval_interval: int = option(1000, "Iterations between evaluations.", minimum=1)
     eval_iters: int = option(100, "Global batches per evaluation, at most one pass; 0 = none.", minimum=0)
+    full_validation: bool = option(False, "Validate on one whole pass, whatever --eval-iters says; not the test.")
+    multiple_validation_sets: bool = option(
+        False, "Evaluate each dataset of --valid-data-path by itself, as validation/NAME."
+    )
+    check_for_nan_in_loss_and_grad: bool = option(
+        True,
+        "Stop when the loss, the gradient norm or a weight is NaN or infinite, before the next save; looked at with "
+        "the log line. Not with the loss scale of fp16 that adapts itself: there an overflow is no fault.",
+    )
     seed: int = option(1234, "Seed of weights, dropout and data order.", minimum=0)
     rampup_batch_size: tuple[str, ...] = option(
         (),
@@ -231,11 +255,21 @@ class OptimizerConfig:
         choices=("cosine", "linear", "constant", "inverse-square-root", "WSD"),
     )
     lr_decay_iters: int | None = option(None, "Iterations until --min-lr; --train-iters if not given.", minimum=1)
+    lr_decay_samples: int | None = option(
+        None, "Samples until --min-lr, with --train-samples, which it is if not given.", minimum=1
+    )
     lr_wsd_decay_iters: int | None = option(None, "Iterations of WSD's decay, the last ones.", minimum=1)
+    lr_wsd_decay_samples: int | None = option(
+        None, "Samples of WSD's decay, the last ones, with --train-samples.", minimum=1
+    )
     lr_wsd_decay_style: str = option(
         "exponential", "Shape of WSD's decay.", choices=("exponential", "linear", "cosine", "minus_sqrt")
     )
     lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", minimum=0)
+    lr_warmup_samples: int = option(0, "Samples of linear warm-up from 0, with --train-samples.", minimum=0)
+    lr_warmup_fraction: float | None = option(
+        None, "Share of the decay's length that is warm-up, in place of its length.", minimum=0, maximum=1
+    )
     weight_decay: float = option(0.1, "AdamW weight decay; never on biases, norms and the gate.", minimum=0)
     weight_decay_incr_style: str = option(
         "constant",
@@ -267,7 +301,14 @@ class DataConfig:
         (),
         "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix ...",
     )
-    split: str = option("969,30,1", "Documents for training, validation, test: three non-negative numbers.")
+    split: str | None = option(
+        None, "Documents of --data-path for training, validation, test: three numbers >= 0; 969,30,1 if not given."
+    )
+    train_data_path: tuple[str, ...] = option(
+        (), "Training data, written like --data-path, where each split has datasets of its own."
+    )
+    valid_data_path: tuple[str, ...] = option((), "Validation data, beside --train-data-path.")
+    test_data_path: tuple[str, ...] = option((), "Test data, beside --train-data-path.")
     tokenizer_type: str | None = option(
         None,
         "Kind of tokenizer.",
@@ -275,6 +316,16 @@ class DataConfig:
     )
     tokenizer_model: str | None = option(None, "Tokenizer file (.model or tokenizer.json) or folder.")
     eod_token: str | None = option(None, "Text of the end-of-document token, where the tokenizer does not say.")
+
+    @property
+    def document_split(self) -> str:
+        """Shares of the documents of `data_path`."""
+        return self.split or "969,30,1"
+
+    @property
+    def per_split(self) -> bool:
+        """Whether each split has datasets of its own."""
+        return bool(self.train_data_path or self.valid_data_path or self.test_data_path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,11 +408,6 @@ class Config:
     def output_dir(self) -> str | None:
         """Folder for metrics.jsonl and exit.json."""
         return self.logging.output_dir or self.checkpoint.save
-
-    @property
-    def lr_decay_iters(self) -> int:
-        """Iterations until the learning rate reaches its minimum."""
-        return self.optimizer.lr_decay_iters or self.training.train_iters or 1
 
     def data_parallel_size(self, world_size: int) -> int:
         """Copies of the model among `world_size` processes."""

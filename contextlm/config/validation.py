@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 
 from contextlm.config.batch_checks import batch_problems
+from contextlm.config.data_checks import missing_data, split_problems
 from contextlm.config.named_files import checkpoint_problems, data_problems
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
@@ -36,6 +37,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *recompute_problems(config),
         *_precision(config),
         *schedule_problems(config),
+        *split_problems(config),
         *data_problems(config.data),
         *checkpoint_problems(config),
     ]
@@ -98,10 +100,12 @@ def _precision(config: Config) -> list[str]:
 def _missing(config: Config) -> list[str]:
     """What a run, unlike a dry run, cannot do without."""
     problems = []
-    if config.training.train_iters is None:
-        problems.append("--train-iters: missing; give the number of optimizer steps, e.g. --train-iters 1000")
-    if not config.data.data_path:
-        problems.append("--data-path: missing; give a dataset prefix made by tools/preprocess_data.py")
+    training = config.training
+    if training.train_iters is None and training.train_samples is None and not training.skip_train:
+        problems.append(
+            "--train-iters: missing; give the number of optimizer steps, e.g. --train-iters 1000, or --train-samples"
+        )
+    problems += missing_data(config)
     if config.data.tokenizer_type is None:
         problems.append(
             "--tokenizer-type: missing; give the one the data was made with, e.g. --tokenizer-type ByteTokenizer"

@@ -8,6 +8,7 @@ the run's tokenizer; `samples.py` cuts samples from it.
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +21,12 @@ from contextlm.errors import UserError
 __all__ = ["IndexedDataset", "IndexedWriter"]
 
 
+class DataLost(OSError):
+    """A file of a dataset that was there when it was opened is not, or not whole."""
+
+
 class IndexedDataset:
-    """Random access to the tokens of one dataset; the files are mapped, not loaded.
+    """Random access to the tokens of one dataset; its index is mapped, its tokens are read when they are asked for.
 
     Attributes:
         prefix: path without `.bin`.
@@ -52,8 +57,8 @@ class IndexedDataset:
                 f"{self.prefix}.bin is truncated: {self.bin_bytes} bytes expected, {found} found; "
                 "copy it again or run tools/preprocess_data.py again"
             )
-        # An empty file cannot be mapped.
-        self._tokens = np.memmap(f"{self.prefix}.bin", dtype=self.dtype, mode="r") if found else np.empty(0, self.dtype)
+        # Read, not mapped: a map of a file that someone truncates ends the process with SIGBUS, without a word.
+        self._tokens = open(f"{self.prefix}.bin", "rb", buffering=0)  # noqa: SIM115 - open as long as the dataset
 
     def _check_index(self, offsets: np.ndarray) -> None:
         """The three tables must describe sequences that lie one after the other, in documents in order."""
@@ -101,8 +106,23 @@ class IndexedDataset:
         return self.tokens(int(self._sequence_starts[sequence]) + offset, length)
 
     def tokens(self, start: int, length: int) -> np.ndarray:
-        """`length` tokens from position `start` of the whole dataset; a copy."""
-        return np.array(self._tokens[start : start + length])
+        """`length` tokens from position `start` of the whole dataset, fewer at its end.
+
+        Raises:
+            DataLost: the file cannot be read any more.
+        """
+        size = self.dtype.itemsize
+        tokens = np.empty(max(0, min(length, self.num_tokens - start)), self.dtype)
+        view, done = memoryview(tokens).cast("B") if tokens.size else memoryview(b""), 0
+        while done < len(view):  # one call reads 2 GiB at most
+            try:
+                count = os.preadv(self._tokens.fileno(), [view[done:]], start * size + done)
+            except OSError as error:
+                raise DataLost(f"{self.prefix}.bin cannot be read any more: {error.strerror}") from error
+            if count == 0:
+                raise DataLost(f"{self.prefix}.bin has become shorter than the {self.bin_bytes} bytes it had")
+            done += count
+        return tokens
 
 
 def file_sha256(path: str | Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from megatron.core.optimizer import Adam
 
@@ -18,8 +20,6 @@ def announcement(run: Run) -> tuple[str, ...]:
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
     backend = choose_backend(config.model.transformer_impl, config.half_precision)
-    epoch = run.datasets.train.samples_per_epoch
-    epochs = samples_after(config, run.runtime.world_size, config.training.train_iters) / epoch
     return (
         f"{config.preset or 'model'}: {counts.total:,} parameters{head}, "
         f"{config.precision}, vocabulary {run.tokenizer.vocab_size:,}",
@@ -28,6 +28,19 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{' at first' if config.training.rampup_batch_size else ''}",
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}; "
         f"optimizer {Adam.__name__} (torch {torch.__version__})",
-        f"data: {epoch * config.model.seq_length:,} training tokens; "
-        f"{config.training.train_iters:,} iterations are {epochs:.2f} epochs",
+        "data: " + "; ".join(_data(run)),
     )
+
+
+def _data(run: Run) -> Iterator[str]:
+    """How much there is for each split, and how much of it the run takes."""
+    data, length = run.datasets, run.config.model.seq_length
+    if data.train is not None:
+        epoch = data.train.samples_per_epoch
+        epochs = samples_after(run.config, run.runtime.world_size, run.num_iterations) / epoch
+        yield f"{epoch * length:,} training tokens"
+        yield f"{run.num_iterations:,} iterations are {epochs:.2f} epochs"
+    sets = data.validation_sets or {"validation": data.validation}
+    for name, samples in (*sets.items(), ("test", data.test)):
+        if samples is not None:
+            yield f"{name} {samples.samples_per_epoch * length:,}"

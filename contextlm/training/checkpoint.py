@@ -23,6 +23,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import __version__, atomic_files
 from contextlm.config.layout_words import layout_words
+from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump as dump_config
 from contextlm.config.yaml_file import load as load_config
@@ -148,7 +149,9 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
         rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})
     else:
         seed_dropout(run.config.training.seed + run.progress.iteration, run.layout)
-    if saved["data_fingerprint"] != run.datasets.fingerprint:
+    if run.datasets.evaluation_fingerprint != saved.get("evaluation_fingerprint"):
+        say("note: validation or test data are not the checkpoint's: their losses cannot be compared with earlier ones")
+    if run.datasets.train is not None and saved["data_fingerprint"] != run.datasets.fingerprint:
         say("warning: data, blend, --split, --seq-length or --seed are not the checkpoint's: the sample order changes")
     for name, (before, after) in _changed_options(folder, run.config).items():
         say(f"note: --{name.replace('_', '-')} {before} -> {after}")
@@ -239,10 +242,14 @@ def _names_by_key(state: ShardedStateDict, num_parts: int) -> dict[str, tuple[st
 
 def _changed_options(folder: Path, config: Config) -> dict[str, tuple[object, object]]:
     """Options of training and optimizer that are not the checkpoint's, by name: (before, after)."""
-    saved = load_config(folder / checkpoint_folder.CONFIG_FILE)
-    before = asdict(saved.training) | asdict(saved.optimizer) | {"lr_decay_iters": saved.lr_decay_iters}
-    after = asdict(config.training) | asdict(config.optimizer) | {"lr_decay_iters": config.lr_decay_iters}
+    before, after = _options(load_config(folder / checkpoint_folder.CONFIG_FILE)), _options(config)
     return {name: (before[name], value) for name, value in after.items() if before[name] != value}
+
+
+def _options(config: Config) -> dict[str, object]:
+    """Options of training and optimizer, by name; how long the decay is, resolved."""
+    decay = "lr_decay_iters" if config.training.train_samples is None else "lr_decay_samples"
+    return asdict(config.training) | asdict(config.optimizer) | {decay: schedule_lengths(config).decay}
 
 
 def _layout(run: Run) -> str:
@@ -260,6 +267,7 @@ def _describe(run: Run) -> dict[str, Any]:
         "vocab_size": run.tokenizer.vocab_size,
         "tokenizer_fingerprint": run.tokenizer.fingerprint,
         "data_fingerprint": run.datasets.fingerprint,
+        "evaluation_fingerprint": run.datasets.evaluation_fingerprint,
         "git_commit": _git_commit(),
         "versions": {
             "contextlm": __version__,

@@ -1,5 +1,7 @@
 """How the job ended: `exit.json`, written by the first rank that fails or by rank 0 at the end.
 
+Status 0: the job did what was asked. 75: a signal came, it saved, and wants to be started again. 1: it failed.
+
 torchrun turns every failure into status 1 and prints last; this file keeps the cause.
 """
 
@@ -14,13 +16,17 @@ from pathlib import Path
 
 import psutil
 
+from contextlm.training.faults import explain
+
+PREEMPTED = 75
+
 
 @contextlib.contextmanager
 def recorded(output_dir: str | None) -> Iterator[None]:
     """Write `<output_dir>/exit.json` when the block ends; a failure is passed on.
 
-    The file holds `status` (0 or 1), `rank`, `cause` and `attempt` (torchrun's restart count). What an earlier
-    job or attempt left there is removed at the start.
+    The file holds `status`, `rank`, `cause` and `attempt` (torchrun's restart count). What an earlier job or attempt
+    left there is removed at the start.
     """
     rank = int(os.environ.get("RANK", "0"))
     if rank == 0:
@@ -34,9 +40,26 @@ def recorded(output_dir: str | None) -> Iterator[None]:
         _write_first(output_dir, {"status": 0, "rank": 0, "cause": None})
 
 
+@contextlib.contextmanager
+def failures_noted(output_dir: str | None) -> Iterator[None]:
+    """Record a failure before its rank leaves the process group: then others fail too, and are not the cause."""
+    try:
+        yield
+    except BaseException as error:
+        write_failure(output_dir, error)
+        raise
+
+
+def write_preemption(output_dir: str | None, signal_name: str) -> None:
+    """Record that a signal ended the job and that it has saved; called by all ranks, written by rank 0."""
+    if os.environ.get("RANK", "0") == "0":
+        _write_first(output_dir, {"status": PREEMPTED, "rank": 0, "cause": f"{signal_name}: saved, to be continued"})
+
+
 def write_failure(output_dir: str | None, error: BaseException) -> None:
     """Record that this rank failed, unless another one did before it: what follows is not the cause."""
-    cause = str(error).strip() or type(error).__name__
+    fault = explain(error)
+    cause = fault.what if fault is not None else str(error).strip() or type(error).__name__
     _write_first(output_dir, {"status": 1, "rank": int(os.environ.get("RANK", "0")), "cause": cause})
 
 

@@ -10,25 +10,35 @@ from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel import runtime
-from contextlm.training import exit_status
+from contextlm.training import exit_status, faults
 
 
-def pretrain(config: Config) -> None:
-    """Train as configured, or continue from a checkpoint; the job's exit status is written beside the metrics."""
-    with exit_status.recorded(config.output_dir):
+def pretrain(config: Config) -> int:
+    """Train as configured, or continue from a checkpoint; the job's exit status is written beside the metrics.
+
+    Returns:
+        the exit status: 0, or 75 after a signal and a save.
+    """
+    with faults.in_words(), exit_status.recorded(config.output_dir):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
         tokenizer = build_tokenizer(config.data)
         datasets = build_datasets(config, tokenizer)
-        if datasets.train is None:
+        if datasets.train is None and not config.training.skip_train:
             raise UserError(
-                f"--split {config.data.split}: leaves nothing for training; give the first share more than 0"
+                f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
             )
-        with runtime.start(config.parallel) as process:
+        with runtime.start(config.parallel) as process, exit_status.failures_noted(config.output_dir):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
 
             with model_parallel(config.parallel) as layout:
+                from contextlm.training.evaluation_sets import evaluate_only
                 from contextlm.training.setup import setup
                 from contextlm.training.train import train
 
-                train(setup(config, process, layout, tokenizer, datasets))
+                run = setup(config, process, layout, tokenizer, datasets)
+                signal_name = evaluate_only(run) if config.training.skip_train else train(run)
+                if signal_name is None:
+                    return 0
+                exit_status.write_preemption(config.output_dir, signal_name)
+                return exit_status.PREEMPTED

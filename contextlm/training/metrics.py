@@ -90,17 +90,17 @@ class Metrics:
 
     def _print(self, lines: list[dict[str, Any]], results: list[StepResult]) -> None:
         """Megatron's line, to which parsers are written: only append to it."""
-        training, last = self.run.config.training, lines[-1]
+        last = lines[-1]
         seconds = sum(line["elapsed_ms"] for line in lines) / 1000 / len(lines)
         samples = sum(result.num_samples for result in results) / len(results)
         rate = samples * self.run.config.model.seq_length / seconds
         mfu = self.throughput.mfu(rate)
-        eta = datetime.timedelta(seconds=round(seconds * (training.train_iters - last["iteration"])))
+        eta = datetime.timedelta(seconds=round(seconds * (self.run.num_iterations - last["iteration"])))
         loss = sum(line["lm_loss"] for line in lines) / len(lines)
         norm = math.nan if last["grad_norm"] is None else last["grad_norm"]
         self.say(
             f" [{datetime.datetime.now()}]"
-            f" iteration {last['iteration']:8d}/{training.train_iters:8d} |"
+            f" iteration {last['iteration']:8d}/{self.run.num_iterations:8d} |"
             f" consumed samples: {last['consumed_samples']:12d} |"
             f" elapsed time per iteration (ms): {seconds * 1000:.1f} |"
             f" throughput per GPU (TFLOP/s/GPU): {self.throughput.tflops_per_device(rate):.1f} |"

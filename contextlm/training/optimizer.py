@@ -10,6 +10,7 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.utils import get_model_config
 
+from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
 from contextlm.training.optimizer_state import identity
 from contextlm.training.schedule import learning_rate, weight_decay
@@ -70,13 +71,14 @@ def _check(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel
         raise ValueError(f"parameter groups {identities}: two are alike, and one would resume with the other's values")
 
 
-def apply_schedule(config: Config, optimizer: MegatronOptimizer, iteration: int) -> float:
-    """Set what the update of `iteration` uses; returns its learning rate.
+def apply_schedule(config: Config, optimizer: MegatronOptimizer, position: int) -> float:
+    """Set what the update at a position of the schedules uses; returns its learning rate.
 
     megatron-core gives each group a `wd_mult` and leaves multiplying to its caller.
     """
-    lr = learning_rate(config.optimizer, iteration, config.lr_decay_iters)
-    decay = weight_decay(config.optimizer, iteration, config.training.train_iters or 1)
+    lengths = schedule_lengths(config)
+    lr = learning_rate(config.optimizer, position, lengths)
+    decay = weight_decay(config.optimizer, position, lengths)
     for group in optimizer.param_groups:
         group["lr"] = lr
         group["weight_decay"] = decay * group["wd_mult"]

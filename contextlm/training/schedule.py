@@ -1,31 +1,33 @@
-"""Learning rate and weight decay of an iteration: functions of its number, so that resuming needs no state.
+"""Learning rate and weight decay: functions of a position in the run, so that resuming needs no state.
 
-The shapes and their names are those of Megatron-LM's `OptimizerParamScheduler`.
+A position is the number of an iteration (the first is 1) or, where the run is given in samples, how many have been
+consumed when the iteration ends. The shapes and their names are those of Megatron-LM's `OptimizerParamScheduler`.
 """
 
 from __future__ import annotations
 
 import math
 
+from contextlm.config.schedule_lengths import ScheduleLengths
 from contextlm.config.schema import OptimizerConfig
 
 
-def learning_rate(config: OptimizerConfig, iteration: int, decay_iters: int) -> float:
-    """The learning rate with which `iteration` (the first is 1) updates the weights.
+def learning_rate(config: OptimizerConfig, position: int, lengths: ScheduleLengths) -> float:
+    """The learning rate of the update at `position`.
 
-    Linear warm-up to `lr` at iteration `lr_warmup_iters`, then decay to `min_lr` at iteration `decay_iters`,
-    which stays. An inverse square root falls from the end of the warm-up and does not reach `min_lr` by itself.
+    Linear warm-up to `lr`, then decay to `min_lr`, which stays. An inverse square root falls from the end of the
+    warm-up and does not reach `min_lr` by itself.
     """
-    warmup, style = config.lr_warmup_iters, config.lr_decay_style
-    if iteration < warmup:
-        return config.lr * iteration / warmup
+    warmup, decay, style = lengths.warmup, lengths.decay, config.lr_decay_style
+    if position < warmup:
+        return config.lr * position / warmup
     if style == "constant":
         return config.lr
-    if style == "inverse-square-root" and iteration <= decay_iters:
-        return max(config.min_lr, config.lr * math.sqrt(max(warmup, 1) / iteration))
-    begin = decay_iters - (config.lr_wsd_decay_iters or 0) if style == "WSD" else warmup
+    if style == "inverse-square-root" and position <= decay:
+        return max(config.min_lr, config.lr * math.sqrt(max(warmup, 1) / position))
+    begin = decay - lengths.wsd_decay if style == "WSD" else warmup
     shape = config.lr_wsd_decay_style if style == "WSD" else style
-    progress = 1.0 if iteration >= decay_iters else max(iteration - begin, 0) / (decay_iters - begin)
+    progress = 1.0 if position >= decay else max(position - begin, 0) / (decay - begin)
     return config.min_lr + _share_left(shape, progress) * (config.lr - config.min_lr)
 
 
@@ -40,11 +42,11 @@ def _share_left(shape: str, progress: float) -> float:
     return 0.0 if shape == "inverse-square-root" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def weight_decay(config: OptimizerConfig, iteration: int, train_iters: int) -> float:
-    """The weight decay of an iteration: constant, or from `start_weight_decay` at 0 to the end's at the last."""
+def weight_decay(config: OptimizerConfig, position: int, lengths: ScheduleLengths) -> float:
+    """The weight decay at `position`: constant, or from `start_weight_decay` at 0 to the end's at the run's end."""
     if config.weight_decay_incr_style == "constant":
         return config.weight_decay
-    progress = min(iteration / train_iters, 1.0)
+    progress = min(position / lengths.run, 1.0)
     left = _share_left(config.weight_decay_incr_style, progress)
     start, end = config.start_weight_decay or 0.0, config.end_weight_decay or 0.0
     return end + left * (start - end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
-from contextlm.config.batch_ramp import batch_size_at
+from contextlm.config.batch_ramp import batch_size_at, num_iterations
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
 from contextlm.data.loader import micro_batches
@@ -54,6 +55,17 @@ class Run:
     optimizer: MegatronOptimizer
     token_byte_lengths: torch.Tensor | None
     progress: Progress
+
+    @functools.cached_property
+    def num_iterations(self) -> int:
+        """Iterations of the whole run."""
+        return num_iterations(self.config, self.runtime.world_size)
+
+    @property
+    def schedule_position(self) -> int:
+        """Where the next iteration stands in the schedules: its number, or the samples consumed at its end."""
+        in_samples = self.config.training.train_samples is not None
+        return self.progress.consumed_samples + self.global_batch_size if in_samples else self.progress.iteration + 1
 
     @property
     def global_batch_size(self) -> int:

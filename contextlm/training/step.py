@@ -38,7 +38,7 @@ class StepResult(NamedTuple):
 def train_step(run: Run, batches: Batches) -> StepResult:
     """One iteration, whose number is that of the finished ones plus one."""
     loss, num_samples = compute_gradients(run, batches), run.global_batch_size
-    lr = apply_schedule(run.config, run.optimizer, run.progress.iteration + 1)
+    lr = apply_schedule(run.config, run.optimizer, run.schedule_position)
     loss_scale = run.optimizer.get_loss_scale() if run.config.training.fp16 else 1.0
     updated, grad_norm, _ = run.optimizer.step()
     return StepResult(loss, num_samples, grad_norm, lr, loss_scale, skipped=not updated)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from contextlm.config.schema import Config
-from contextlm.data.datasets import build_datasets
+from contextlm.data.datasets import Datasets, build_datasets
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.parallel import runtime
 from contextlm.parallel.layout import model_parallel
@@ -68,7 +67,7 @@ def small_run(backbone: str, **values: Any) -> Iterator[Any]:
 
 def _random_data(config: Config) -> tuple[Any, Any]:
     samples = RandomSamples(config.model.seq_length)
-    return NoTokenizer(), SimpleNamespace(train=samples, validation=samples, test=None, notes=(), fingerprint="random")
+    return NoTokenizer(), Datasets(samples, samples, None, notes=(), fingerprint="random")
 
 
 def _real_data(config: Config) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from contextlm.config.batch_ramp import batch_size_at, samples_after
+from contextlm.config.batch_ramp import batch_size_at, num_iterations, samples_after
 from contextlm.config.fields import build
 from contextlm.config.schema import Config
 
@@ -79,3 +79,37 @@ def test_samples_after_some_iterations(numbers):
 def test_samples_after_very_many_iterations():
     assert samples_after(build({"global_batch_size": 512}, None), 1, 10**12) == 512 * 10**12
     assert samples_after(ramp(16, 16, 10**9, 1024), 1, 10**12) > 1000 * 10**12
+
+
+@pytest.mark.parametrize("numbers", RAMPS)
+def test_iterations_that_some_samples_are_enough_for(numbers):
+    start, increment, samples, full = numbers
+    for given in (start, start + 1, samples, samples + 1, 3 * samples + 17, 10**9):
+        words = ramp(*numbers).training.rampup_batch_size
+        values = {"train_samples": max(given, start), "global_batch_size": full, "rampup_batch_size": words}
+        config = build(values, None)
+        found = num_iterations(config, 1)
+        assert samples_after(config, 1, found) <= max(given, start) < samples_after(config, 1, found + 1)
+
+
+def megatron_iterations(config: Config) -> int:
+    """How Megatron-LM counts: whole batches, one after the other."""
+    from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator
+
+    start, increment, samples = map(int, config.training.rampup_batch_size)
+    full, given = config.training.global_batch_size, config.training.train_samples
+    theirs = RampupBatchsizeNumMicroBatchesCalculator(full, 1, 1, False, 0, start, increment, samples)
+    iterations = consumed = 0
+    while consumed <= samples and consumed <= given:
+        theirs.update(consumed, consistency_check=False)
+        consumed, iterations = consumed + theirs.current_global_batch_size, iterations + 1
+    return iterations + max(0, given - consumed) // full
+
+
+@pytest.mark.parametrize("numbers", RAMPS[:20])
+def test_iterations_are_megatrons_where_the_run_outlasts_the_ramp(numbers):
+    samples, full = numbers[2:]
+    for given in (2 * samples + full, 3 * samples + 5 * full + 1):
+        words = ramp(*numbers).training.rampup_batch_size
+        config = build({"rampup_batch_size": words, "global_batch_size": full, "train_samples": given}, None)
+        assert num_iterations(config, 1) == megatron_iterations(config)

@@ -120,7 +120,7 @@ def test_help_names_every_flag(capsys):
     text = capsys.readouterr().out
     for field in all_fields().values():
         assert f"\n  {field.flag} " in text
-    assert "[default: 969,30,1]" in text and "{gated,gated_channel,add,norm_add}" in text
+    assert "[default: 1234]" in text and "{gated,gated_channel,add,norm_add}" in text
     assert text.count("e.g. --") == 8
 
 

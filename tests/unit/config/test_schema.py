@@ -8,6 +8,7 @@ import pytest
 
 from contextlm.config import parse
 from contextlm.config.fields import all_fields, build
+from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
 
 
@@ -39,7 +40,7 @@ def test_derived_values():
     assert config.encoder_layers == 3
     assert config.data_parallel_size(8) == 4
     assert config.num_microbatches(8) == 3
-    assert config.lr_decay_iters == 70
+    assert schedule_lengths(config).decay == 70
     assert config.output_dir == "runs/a"
     assert config.model.ffn_size == 512 and config.model.num_positions == 256
     assert config.model.padded_vocab_size(515, 2) == 768 and config.model.padded_vocab_size(50257, 1) == 50304

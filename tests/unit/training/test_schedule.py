@@ -1,4 +1,4 @@
-"""The learning rate is a function of the iteration alone."""
+"""Learning rate and weight decay are functions of the position in the run alone, and those of Megatron-LM."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from contextlm.config.batch_ramp import batch_size_at
+from contextlm.config.fields import build
+from contextlm.config.schedule_lengths import ScheduleLengths, schedule_lengths
 from contextlm.config.schema import OptimizerConfig
 from contextlm.training.schedule import learning_rate, weight_decay
 
@@ -19,7 +22,8 @@ def rates(style: str, count: int = 150, **values) -> list[float]:
     config = OptimizerConfig(
         **{"lr": PEAK, "min_lr": LEAST, "lr_warmup_iters": WARMUP, "lr_decay_style": style} | values
     )
-    return [learning_rate(config, iteration, END) for iteration in range(1, count + 1)]
+    lengths = ScheduleLengths(END, END, config.lr_warmup_iters)
+    return [learning_rate(config, iteration, lengths) for iteration in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -72,39 +76,47 @@ def test_no_iteration_is_without_a_rate():
     assert all(rate > 0 for style in STYLES for rate in rates(style))
 
 
-def megatron_scheduler(config: OptimizerConfig, iteration: int, decay_iters: int, **weight_decays):
-    """megatron-core's own scheduler after `iteration` steps."""
+def megatron_scheduler(config: OptimizerConfig, lengths: ScheduleLengths, **weight_decays):
+    """megatron-core's own scheduler, at its start."""
     from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-    scheduler = OptimizerParamScheduler(
+    return OptimizerParamScheduler(
         SimpleNamespace(param_groups=[{}]),
         init_lr=0.0,
         max_lr=config.lr,
         min_lr=config.min_lr,
-        lr_warmup_steps=config.lr_warmup_iters,
-        lr_decay_steps=decay_iters,
+        lr_warmup_steps=lengths.warmup,
+        lr_decay_steps=lengths.decay,
         lr_decay_style=config.lr_decay_style,
-        wsd_decay_steps=config.lr_wsd_decay_iters,
+        wsd_decay_steps=lengths.wsd_decay,
         lr_wsd_decay_style=config.lr_wsd_decay_style,
-        **{"start_wd": 0.1, "end_wd": 0.1, "wd_incr_steps": decay_iters, "wd_incr_style": "constant"} | weight_decays,
+        **{"start_wd": 0.1, "end_wd": 0.1, "wd_incr_steps": lengths.run, "wd_incr_style": "constant"} | weight_decays,
     )
-    scheduler.step(iteration)
-    return scheduler.optimizer.param_groups[0]
+
+
+def megatron_values(scheduler, increments) -> tuple[list[float], list[float]]:
+    """Its learning rates and weight decays after each step of its own counting."""
+    rates, decays = [], []
+    for increment in increments:
+        scheduler.step(increment)
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        decays.append(scheduler.optimizer.param_groups[0]["weight_decay"])
+    return rates, decays
+
+
+SHAPES = [
+    *((style, "exponential") for style in (*STYLES, "inverse-square-root")),
+    *(("WSD", shape) for shape in ("exponential", "linear", "cosine", "minus_sqrt")),
+]
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
-@pytest.mark.parametrize(
-    ("style", "shape"),
-    [
-        *((style, "exponential") for style in (*STYLES, "inverse-square-root")),
-        *(("WSD", shape) for shape in ("exponential", "linear", "cosine", "minus_sqrt")),
-    ],
-)
+@pytest.mark.parametrize(("style", "shape"), SHAPES)
 def test_is_megatrons_learning_rate(style, shape, warmup):
-    values = {"lr_decay_style": style, "lr_wsd_decay_style": shape, "lr_wsd_decay_iters": 30, "lr_warmup_iters": warmup}
-    config = OptimizerConfig(lr=PEAK, min_lr=LEAST, **values)
-    found = [learning_rate(config, iteration, END) for iteration in range(1, END + 20)]
-    expected = [megatron_scheduler(config, iteration, END)["lr"] for iteration in range(1, END + 20)]
+    config = OptimizerConfig(lr=PEAK, min_lr=LEAST, lr_decay_style=style, lr_wsd_decay_style=shape)
+    lengths = ScheduleLengths(END, END, warmup, wsd_decay=30)
+    found = [learning_rate(config, iteration, lengths) for iteration in range(1, END + 20)]
+    expected, _ = megatron_values(megatron_scheduler(config, lengths), [1] * (END + 19))
     assert found == pytest.approx(expected, rel=1e-12)
     assert style == "constant" or min(found[END:]) == max(found[END:]) == LEAST
 
@@ -113,7 +125,44 @@ def test_is_megatrons_learning_rate(style, shape, warmup):
 def test_is_megatrons_weight_decay(style):
     config = OptimizerConfig(weight_decay_incr_style=style, start_weight_decay=0.02, end_weight_decay=0.3)
     ends = {"start_wd": 0.02, "end_wd": 0.3, "wd_incr_style": style}
-    found = [weight_decay(config, iteration, END) for iteration in range(1, END + 20)]
-    expected = [megatron_scheduler(config, iteration, END, **ends)["weight_decay"] for iteration in range(1, END + 20)]
+    lengths = ScheduleLengths(END, END)
+    found = [weight_decay(config, iteration, lengths) for iteration in range(1, END + 20)]
+    _, expected = megatron_values(megatron_scheduler(config, lengths, **ends), [1] * (END + 19))
     assert found == pytest.approx(expected, rel=1e-12)
-    assert weight_decay(OptimizerConfig(weight_decay=0.2), 7, END) == 0.2
+    assert weight_decay(OptimizerConfig(weight_decay=0.2), 7, lengths) == 0.2
+
+
+@pytest.mark.parametrize(("style", "shape"), SHAPES)
+@pytest.mark.parametrize("warmup", [{"lr_warmup_samples": 60}, {"lr_warmup_fraction": 0.1}])
+def test_in_samples_it_is_megatrons_while_the_batch_grows(style, shape, warmup):
+    """Megatron-LM steps its scheduler by the global batch, so with a ramp the steps differ in length."""
+    values = {"lr": PEAK, "min_lr": LEAST, "lr_decay_style": style, "lr_wsd_decay_style": shape} | warmup
+    values |= {"weight_decay_incr_style": "linear", "start_weight_decay": 0.02, "end_weight_decay": 0.3}
+    values |= {"train_samples": 900, "lr_decay_samples": 800}
+    if style == "WSD":
+        values["lr_wsd_decay_samples"] = 200
+    config = build(values | {"global_batch_size": 8, "rampup_batch_size": ("4", "2", "200")}, None)
+    lengths, sizes = schedule_lengths(config), [4]
+    while sum(sizes) < 900:
+        sizes.append(batch_size_at(config, 1, sum(sizes)))
+    assert set(sizes) == {4, 6, 8}
+    positions = [sum(sizes[: count + 1]) for count in range(len(sizes))]
+    ends = {"start_wd": 0.02, "end_wd": 0.3, "wd_incr_style": "linear"}
+    rates, decays = megatron_values(megatron_scheduler(config.optimizer, lengths, **ends), sizes)
+    assert [learning_rate(config.optimizer, at, lengths) for at in positions] == pytest.approx(rates, rel=1e-12)
+    assert [weight_decay(config.optimizer, at, lengths) for at in positions] == pytest.approx(decays, rel=1e-12)
+    by_number = [learning_rate(config.optimizer, n, lengths) for n in range(1, len(sizes) + 1)]
+    assert by_number != pytest.approx(rates, rel=0.01)  # the control: positions are samples, not iterations
+
+
+def test_iterations_and_samples_say_the_same_of_one_batch_size():
+    common = {"lr": PEAK, "min_lr": LEAST, "global_batch_size": 8}
+    first = build(common | {"train_iters": 100, "lr_warmup_fraction": 0.2}, None)
+    second = build(common | {"train_samples": 800, "lr_warmup_samples": 160}, None)
+    assert schedule_lengths(first).warmup == 20
+    for n in range(1, 120):
+        rates = [
+            learning_rate(config.optimizer, n * size, schedule_lengths(config))
+            for config, size in ((first, 1), (second, 8))
+        ]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-12)

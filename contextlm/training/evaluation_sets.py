@@ -1,0 +1,53 @@
+"""Which data is evaluated, for how long, and under which name it is told. How: `evaluation.py`."""
+
+from __future__ import annotations
+
+from contextlm.data.samples import Samples
+from contextlm.errors import UserError
+from contextlm.training import checkpoint
+from contextlm.training.announcement import announcement
+from contextlm.training.evaluation import evaluate
+from contextlm.training.metrics import Metrics
+from contextlm.training.setup import Run, gathered_weights
+
+
+def evaluate_validation(run: Run, metrics: Metrics) -> None:
+    """The validation data, or each of its sets by itself; one whole pass with `--full-validation`."""
+    training = run.config.training
+    num_iters = None if training.full_validation else training.eval_iters
+    sets = {f"validation/{name}": samples for name, samples in run.datasets.validation_sets.items()}
+    for name, samples in (sets or {"validation": run.datasets.validation}).items():
+        _evaluate(run, metrics, name, samples, num_iters)
+
+
+def evaluate_test(run: Run, metrics: Metrics) -> None:
+    """The test data."""
+    _evaluate(run, metrics, "test", run.datasets.test, run.config.training.eval_iters)
+
+
+def evaluate_only(run: Run) -> None:
+    """What `--skip-train` does: validation and test of the checkpoint of `--load`; nothing is saved.
+
+    Raises:
+        UserError: there is nothing to evaluate on.
+    """
+    if run.datasets.validation is None and run.datasets.test is None:
+        raise UserError("--skip-train: neither validation nor test data hold a sample", *run.datasets.notes)
+    metrics = Metrics(run)
+    metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
+    metrics.start(checkpoint.load(run, metrics.say))
+    evaluate_validation(run, metrics)
+    evaluate_test(run, metrics)
+    metrics.log()
+
+
+def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> None:
+    """Evaluate on one set, if it was asked for and there is one."""
+    if num_iters == 0 or samples is None:
+        return
+    with gathered_weights(run):
+        result = evaluate(run, samples, num_iters)
+    if result is None:
+        metrics.say(f"{name}: fewer samples than one micro-batch of every data-parallel rank; not evaluated")
+    else:
+        metrics.log_evaluation(name, result)
