@@ -25,11 +25,16 @@ def run(*command: str, processes: int = 1, **variables: str) -> subprocess.Compl
     if processes > 1:
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
         launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), *rendezvous]
+    return subprocess.run(
+        [*launcher, *command], cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=600
+    )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """That of a process of its own, which finds the checkout and is no rank of ours."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of this process's own world
-        environment.pop(name, None)
-    return subprocess.run([*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    ours = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**ours, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
 
 
 def tool(name: str, arguments: list[str]) -> None:

@@ -1,0 +1,110 @@
+"""What the ranks of a test of stops and faults do; run by the pool."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+QUIET = {"eval_iters": 0, "log_interval": 100, "micro_batch_size": 1, "global_batch_size": 4, "lr": 1e-3}
+
+
+def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank: int | None = None) -> dict[str, Any]:
+    """Train in `folder`, where something happens in iteration `at`.
+
+    Args:
+        what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
+            "norm": a gradient norm of infinity; "nothing".
+        on_rank: where it happens; on every rank if None.
+
+    Returns:
+        `stopped_by` the loop's answer, `iteration` where it ended, `fault` what it raised, if anything.
+    """
+    from contextlm.training import stopping
+    from contextlm.training import train as loop
+    from contextlm.training.faults import Fault
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", save=folder, load=folder, **(QUIET | values)) as run:
+        stepping = _disturbed(loop.train_step, at, what if on_rank in (None, run.runtime.rank) else "nothing")
+        found: dict[str, Any] = {"stopped_by": None, "fault": None}
+        with (
+            mock.patch.object(loop, "train_step", stepping),
+            mock.patch.object(stopping, "SECONDS_BETWEEN_QUESTIONS", 0),
+        ):
+            try:
+                found["stopped_by"] = loop.train(run)
+            except Fault as fault:
+                found["fault"] = (fault.what, fault.remedy)
+        handlers = [signal.getsignal(number) for number in stopping.SIGNALS]
+        return found | {"iteration": run.progress.iteration, "handlers_are_back": handlers == [signal.SIG_DFL] * 2}
+
+
+def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[..., Any]:
+    def step(run: Any, batches: Any) -> Any:
+        now = run.progress.iteration + 1 == at
+        if now and what == "signal":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        if now and what == "weights":
+            _spoil(run)
+        result = train_step(run, batches)
+        if now and what == "late":
+            _spoil(run)
+        return result._replace(grad_norm=float("inf")) if now and what == "norm" else result
+
+    return step
+
+
+def _spoil(run: Any) -> None:
+    if run.layout.is_last_stage:
+        next(run.language_model[-1].parameters()).data.flatten()[0] = float("nan")
+
+
+def losses(folder: str | Path) -> list[float | None]:
+    """The training losses of a run, by iteration."""
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [line["lm_loss"] for line in lines if "split" not in line]
+
+
+def command(words: list[str]) -> int:
+    """`pretrain_contextlm.py WORDS` without a new process; its exit status."""
+    from contextlm.config.resolve import parse
+    from contextlm.training.loop import pretrain
+
+    return pretrain(parse(words).config)
+
+
+def leave_alone() -> tuple[str, str] | None:
+    """Rank 1 goes while rank 0 waits for it: what rank 0 says."""
+    from contextlm.config.schema import ParallelConfig
+    from contextlm.parallel import runtime
+    from contextlm.parallel.agreement import Agreement
+    from contextlm.training.faults import Fault, in_words
+
+    with contextlib.suppress(RuntimeError), runtime.start(ParallelConfig()) as process:
+        hosts = Agreement(1)
+        assert hosts.largest(process.rank, -process.rank, -float("inf")) == [1, 0, -float("inf")]
+        if process.rank == 1:
+            _close_connections()
+            raise RuntimeError("gone")
+        try:
+            with in_words():
+                hosts.largest(0)
+        except Fault as fault:
+            told = fault.what, fault.remedy
+            raise
+    return told if os.environ["RANK"] == "0" else None
+
+
+def _close_connections() -> None:
+    """What the kernel does for a process that died: its peers read the end of the stream."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            if connection.family != socket.AF_UNIX and connection.getpeername()[1] != int(os.environ["MASTER_PORT"]):
+                connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,75 @@
+"""Stops and faults that one rank notices: all ranks stop, at the same iteration, with the same words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed import stop_cases
+from tests.distributed.pool import Pool
+
+LAYOUTS = {"DP2": {}, "PP2": {"pipeline_model_parallel_size": 2}}
+
+
+@pytest.fixture
+def train(pool: Pool, tmp_path: Path):
+    """Train under two ranks, of which something befalls one or both."""
+
+    def train(folder: str, at: int = 0, what: str = "nothing", on_rank: int | None = None, **values: Any):
+        place = str(tmp_path / folder)
+        return pool.run(stop_cases.train_with, 2, folder=place, at=at, what=what, on_rank=on_rank, values=values)
+
+    return train
+
+
+def tracker(folder: Path) -> str:
+    return (folder / "latest_checkpointed_iteration.txt").read_text().strip()
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(train, tmp_path: Path) -> None:
+    for rank in train("run", 3, "signal", on_rank=1, train_iters=6):
+        assert rank == {"stopped_by": "SIGUSR1", "iteration": 3, "fault": None, "handlers_are_back": True}
+    assert tracker(tmp_path / "run") == "3"
+    assert {rank["iteration"] for rank in train("run", train_iters=6)} == {6}
+    train("whole", train_iters=6)
+    assert stop_cases.losses(tmp_path / "run") == stop_cases.losses(tmp_path / "whole")
+
+
+def test_the_end_of_its_time_stops_a_run(train, tmp_path: Path) -> None:
+    """The pool's processes have run for longer than these microseconds."""
+    for rank in train("run", exit_duration_in_mins=1e-6, train_iters=6):
+        assert (rank["stopped_by"], rank["iteration"]) == (None, 1)
+    assert tracker(tmp_path / "run") == "1"
+    assert {rank["iteration"] for rank in train("far", exit_duration_in_mins=1e6, train_iters=2)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("layout", "what", "values", "words"),
+    [
+        ("PP2", "weights", {}, "iteration 3: the loss is NaN or infinite"),
+        ("DP2", "norm", {}, "iteration 3: the gradient norm is NaN or infinite"),
+        ("PP2", "late", {"clip_grad": 0.0, "train_iters": 3}, "iteration 3: a weight has become NaN or infinite"),
+    ],
+)
+def test_nan_stops_all_ranks_and_is_never_saved(train, tmp_path: Path, layout, what, values, words) -> None:
+    given = {"save_interval": 2, "train_iters": 6} | LAYOUTS[layout] | values
+    for rank in train("run", 3, what, **given):
+        assert rank["fault"][0] == words
+        assert f"the last good checkpoint is {tmp_path / 'run' / 'iter_0000002'}; " in rank["fault"][1]
+    assert tracker(tmp_path / "run") == "2" and not (tmp_path / "run" / "iter_0000004").exists()
+    # The control: without the check the run goes on, and saves it.
+    goes_on = train("control", 3, what, check_for_nan_in_loss_and_grad=False, **given)
+    assert {rank["fault"] for rank in goes_on} == {None} and tracker(tmp_path / "control") == str(given["train_iters"])
+
+
+def test_an_overflow_under_a_loss_scale_that_adapts_is_no_fault(train, tmp_path: Path) -> None:
+    ranks = train("run", fp16=True, initial_loss_scale=2.0**40, hysteresis=1, train_iters=3)
+    assert {(rank["fault"], rank["iteration"]) for rank in ranks} == {(None, 3)}
+
+
+def test_a_rank_that_is_gone_has_words(pool: Pool) -> None:
+    left, gone = pool.run(stop_cases.leave_alone, 2)
+    assert gone is None and left[0].startswith("rank 0 lost contact with another rank: ")
+    assert "last checkpoint" in left[1]

@@ -1,0 +1,75 @@
+"""What happened, and what to try: two lines, the first of them in exit.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from contextlm.data.indexed import DataLost
+from contextlm.errors import UserError
+from contextlm.training import exit_status, faults
+
+GLOO = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:1234. This is "
+    "often indicative of a remote peer failing."
+)
+NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited or there was a network error"
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "remedy"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "ran out of GPU memory", "--micro"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+            "host",
+            "--mi",
+        ),
+        (MemoryError(), "ran out of host memory: MemoryError", "--micro-batch-size"),
+        (DataLost("x.bin has become shorter than the 9 bytes it had"), "lost its data: x.bin", "put the files back"),
+        (RuntimeError(GLOO), "lost contact with another rank: [/pytorch", "last checkpoint"),
+        (torch.distributed.DistBackendError(NCCL), "lost contact with another rank: NCCL", "last checkpoint"),
+        (RuntimeError(GLOO[:60] + " Timed out waiting 1000ms for recv"), "waited in vain", "--distributed-timeout-min"),
+        (torch.distributed.DistStoreError("Socket Timeout"), "waited in vain", "--distributed-timeout-minutes"),
+    ],
+)
+def test_two_lines(error, what, remedy, tmp_path: Path, capsys) -> None:
+    with pytest.raises(faults.Fault) as caught, faults.in_words(), exit_status.recorded(str(tmp_path)):
+        raise error
+    assert caught.value.__cause__ is error
+    assert what in caught.value.what and remedy in caught.value.remedy
+    assert json.loads((tmp_path / "exit.json").read_text())["cause"] == caught.value.what
+    faults.tell(caught.value)
+    *trace, first, second = capsys.readouterr().err.splitlines()
+    assert first == f"error: {caught.value.what}" and second == f"       {caught.value.remedy}"
+    assert trace[0].startswith("Traceback") and any("raise error" in line for line in trace)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UserError("--lr x"), RuntimeError("shape mismatch"), KeyboardInterrupt(), SystemExit(3), ValueError("gloo")],
+)
+def test_others_stay_what_they_are(error) -> None:
+    with pytest.raises(type(error)) as caught, faults.in_words():
+        raise error
+    assert caught.value is error
+
+
+def test_the_first_failure_stays_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), exit_status.recorded(str(tmp_path)), exit_status.failures_noted(str(tmp_path)):
+        try:
+            raise RuntimeError("first")
+        except RuntimeError as error:
+            exit_status.write_failure(str(tmp_path), error)
+            raise RuntimeError("second") from error
+    assert json.loads((tmp_path / "exit.json").read_text())["cause"] == "first"
+
+
+def test_a_preemption_is_status_75_and_is_not_overwritten(tmp_path: Path) -> None:
+    with exit_status.recorded(str(tmp_path)):
+        exit_status.write_preemption(str(tmp_path), "SIGTERM")
+    record = json.loads((tmp_path / "exit.json").read_text())
+    assert (record["status"], record["cause"]) == (75, "SIGTERM: saved, to be continued")
