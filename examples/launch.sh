@@ -9,7 +9,9 @@
 # and to train, not for a dry run: DATA_PATH (prefix, or "weight prefix weight prefix ..."), TOKENIZER_MODEL and
 # TOKENIZER_TYPE (HuggingFaceTokenizer), SAVE (checkpoints; an interrupted job resumes from there), SAVE_INTERVAL
 # (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python).
-# The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened.
+# The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened. SIGTERM,
+# SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts the job again.
+# torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
@@ -54,13 +56,22 @@ fi
 
 # A job that fails before its ranks exist must not report how an earlier one ended.
 [ "$node_rank" -ne 0 ] || rm -f "$output/exit.json"
-status=0
+set -m  # a process group of its own: Ctrl-C reaches this script only, which passes it on
 "$python" -m torch.distributed.run --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-backend c10d "${rendezvous[@]}" \
     "$root/pretrain_contextlm.py" \
     --data-path "${data[@]}" \
     --tokenizer-type "${TOKENIZER_TYPE:-HuggingFaceTokenizer}" --tokenizer-model "$TOKENIZER_MODEL" \
     --save "$SAVE" --load "$SAVE" --save-interval "${SAVE_INTERVAL:-1000}" --output-dir "$output" \
-    "$@" || status=$?
+    "$@" &
+ranks=$!
+set +m
+trap 'kill -TERM "$ranks" 2>/dev/null || true' TERM USR1 INT
+status=0
+wait "$ranks" || status=$?
+while kill -0 "$ranks" 2>/dev/null; do  # a signal ended the waiting, not the ranks
+    status=0
+    wait "$ranks" || status=$?
+done
 if [ "$status" -ne 0 ] && [ -f "$output/exit.json" ]; then
     recorded=$("$python" -c 'import json, sys
 record = json.load(open(sys.argv[1]))

@@ -105,7 +105,7 @@ def _open(blends: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> dict[str
                 dataset = IndexedDataset(prefix)
                 check_dataset(dataset, tokenizer)
             except UserError as error:
-                problems += error.problems
+                problems += [problem.replace("--data-path", flag, 1) for problem in error.problems]
             else:
                 opened[flag].append(_Source(dataset, weight))
     if problems:

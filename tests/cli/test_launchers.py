@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,11 @@ FAKE_PYTHON = """#!/usr/bin/env bash
 if [ "$1" != -m ]; then exec "{python}" "$@"; fi
 printf '%s\\n' "$@" >"{folder}/called"
 if [ -n "${{RECORD:-}}" ]; then echo "$RECORD" >"{folder}/run/exit.json"; fi
+if [ -n "${{WAITS:-}}" ]; then
+    trap 'echo "$WAITS" >"{folder}/run/exit.json"; exit 1' TERM
+    touch "{folder}/waits"
+    for _ in $(seq 600); do sleep 0.1; done
+fi
 exit "${{STATUS:-0}}"
 """
 FAKE_SCONTROL = "#!/usr/bin/env bash\n[ \"$*\" = 'show hostnames gpu[07-08]' ] && printf 'gpu07\\ngpu08\\n'\n"
@@ -174,6 +181,20 @@ def test_status_and_cause_are_the_recorded_ones(
     assert ended.returncode == expected
     if expected and record is not None:
         assert f"rank {record['rank']}: {record['cause']}" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_reaches_the_ranks_and_their_status_comes_back(training: dict[str, str], number: int) -> None:
+    saved = json.dumps({"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued"})
+    launcher = subprocess.Popen(
+        ["bash", str(ROOT / GPT2)], env={**os.environ, **training, "WAITS": saved}, stderr=subprocess.PIPE, text=True
+    )
+    while not (Path(training["SAVE"]).parent / "waits").exists():
+        assert launcher.poll() is None
+        time.sleep(0.02)
+    launcher.send_signal(number)
+    _, told = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75 and told.splitlines()[-1] == "rank 0: SIGTERM: saved, to be continued"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contextlm.config.schema import Config, DataConfig, ModelConfig
+from contextlm.config.schema import Config, DataConfig, ModelConfig, TrainingConfig
 from contextlm.data import dataset_checks
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.byte_tokenizer import ByteTokenizer
@@ -142,6 +142,47 @@ def test_fingerprint_is_of_the_data_not_of_its_place(write, tmp_path: Path) -> N
     content[0] ^= 1
     Path(f"{a}.bin").write_bytes(content)
     assert build(a).fingerprint != first
+
+
+def build_own(several: bool = False, **paths: tuple[str, ...]) -> Datasets:
+    data = DataConfig(**paths, tokenizer_type="ByteTokenizer")
+    training = TrainingConfig(multiple_validation_sets=several)
+    return build_datasets(Config(data=data, model=ModelConfig(seq_length=8), training=training), ByteTokenizer())
+
+
+def test_each_split_may_have_datasets_of_its_own(write) -> None:
+    a, b, c = write("a", documents=30), write("b", documents=20), write("c", documents=10)
+    own = build_own(train_data_path=(a,), valid_data_path=("0.5", b, "0.5", c), test_data_path=(c,))
+    assert documents_of(own.train) == set(range(30)) and documents_of(own.test) == set(range(10))
+    assert isinstance(own.validation, BlendedSamples) and own.validation_sets == {}
+    assert build_own(valid_data_path=(b,)).train is None  # enough to evaluate
+    small = write("small", documents=1, length=5)
+    assert "small: its test split (--test-data-path) has 5 tokens" in build_own(test_data_path=(small,)).notes[0]
+    with pytest.raises(UserError, match="small: its training split .--train-data-path. has 5 tokens"):
+        build_own(train_data_path=(small,))
+    with pytest.raises(UserError, match="^--valid-data-path .*none: no such dataset"):
+        build_own(train_data_path=(a,), valid_data_path=(a + "none",))
+
+
+def test_several_validation_sets_have_names_that_tell_them_apart(write, tmp_path: Path) -> None:
+    a, b = write("a", documents=30), write("b", documents=20)
+    sets = build_own(several=True, valid_data_path=(a, b)).validation_sets
+    assert {name: documents_of(samples) for name, samples in sets.items()} == {"a": set(range(30)), "b": set(range(20))}
+    (tmp_path / "other").mkdir()
+    for suffix in (".bin", ".idx"):
+        shutil.copy(a + suffix, tmp_path / "other" / f"a{suffix}")
+    twins = (a, str(tmp_path / "other" / "a"))
+    assert tuple(build_own(several=True, valid_data_path=twins).validation_sets) == twins
+
+
+def test_evaluation_data_have_a_fingerprint_of_their_own(write) -> None:
+    a, b, c = write("a", documents=30), write("b", documents=20), write("c", documents=10)
+    first = build_own(train_data_path=(a,), valid_data_path=(b,))
+    second = build_own(train_data_path=(a,), valid_data_path=(c,))
+    third = build_own(train_data_path=(b,), valid_data_path=(c,))
+    assert first.fingerprint == second.fingerprint != third.fingerprint
+    assert first.evaluation_fingerprint != second.evaluation_fingerprint == third.evaluation_fingerprint
+    assert build(a).evaluation_fingerprint is None
 
 
 def sidecar_of(prefix: str) -> Sidecar:

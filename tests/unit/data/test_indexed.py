@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import DataLost, IndexedDataset, IndexedWriter
 from contextlm.errors import UserError
 
 
@@ -156,3 +156,18 @@ def write(folder: Path) -> None:
     with IndexedWriter(folder / "data", 1000) as writer:
         writer.add_document([1, 2, 3])
         writer.add_document([4, 5])
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "data", 300) as writer:
+        writer.add_document(list(range(200)))
+    dataset, removed = IndexedDataset(tmp_path / "data"), IndexedDataset(tmp_path / "data")
+    assert dataset.tokens(190, 50).tolist() == list(range(190, 200))  # up to the end
+    with open(tmp_path / "data.bin", "r+b") as file:
+        file.truncate(100)
+    assert dataset.tokens(0, 50).tolist() == list(range(50))
+    with pytest.raises(DataLost, match="data.bin has become shorter than the 400 bytes it had"):
+        dataset.tokens(40, 20)
+    # A file that is only removed can still be read by who has opened it.
+    (tmp_path / "data.bin").unlink()
+    assert removed.tokens(0, 50).tolist() == list(range(50))
