@@ -73,3 +73,22 @@ def test_a_preemption_is_status_75_and_is_not_overwritten(tmp_path: Path) -> Non
         exit_status.write_preemption(str(tmp_path), "SIGTERM")
     record = json.loads((tmp_path / "exit.json").read_text())
     assert (record["status"], record["cause"]) == (75, "SIGTERM: saved, to be continued")
+
+
+def test_the_program_tells_them_last_and_ends_with_1(monkeypatch, capsys) -> None:
+    import pretrain_contextlm
+    from contextlm.config.resolve import Invocation
+    from contextlm.config.schema import Config
+    from contextlm.training import loop
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, 1))
+    monkeypatch.setattr(loop, "build_tokenizer", no_memory)
+    with pytest.raises(SystemExit) as caught:
+        pretrain_contextlm.main()
+    assert caught.value.code == 1
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert first == "error: rank 0 ran out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert "--micro-batch-size" in second and "--dry-run" in second
