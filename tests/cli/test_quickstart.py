@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.programs import ROOT, losses, metrics, run
 
-ITERATIONS, LEARNING_ITERATIONS = 24, 120  # of the quickstart's own 240
+ITERATIONS, LEARNING_ITERATIONS = 12, 120  # of the quickstart's own 240
 
 
 def job(folder: Path) -> tuple[str, ...]:

@@ -36,12 +36,23 @@ def undisturbed(pool: Pool) -> list[float]:
     return losses(pool, "TP2xPP2", folder=None, steps=8)
 
 
+@pytest.fixture(scope="module")
+def halfway(pool: Pool, undisturbed: list[float], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of its first four, to be copied."""
+    folder = tmp_path_factory.mktemp("halfway") / "checkpoints"
+    assert losses(pool, "TP2xPP2", folder=str(folder), steps=4) == undisturbed[:4]
+    return folder
+
+
+def copied(halfway: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(halfway, tmp_path / "checkpoints"))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_continues_under_another_layout(pool: Pool, undisturbed: list[float], tmp_path: Path, layout: str) -> None:
-    folder = str(tmp_path / "checkpoints")
-    first = losses(pool, "TP2xPP2", folder=folder, steps=4)
-    then = losses(pool, layout, folder=folder, steps=4)
-    assert first == undisturbed[:4]
+def test_continues_under_another_layout(
+    pool: Pool, undisturbed: list[float], halfway: Path, tmp_path: Path, layout: str
+) -> None:
+    then = losses(pool, layout, folder=copied(halfway, tmp_path), steps=4)
     tolerance = 0 if layout == "TP2xPP2" else 1e-5
     assert np.allclose(then, undisturbed[4:], rtol=tolerance, atol=0), (then, undisturbed[4:])
 
@@ -70,10 +81,8 @@ def test_dropout_continues_with_the_same_random_numbers(pool: Pool, tmp_path: Pa
     assert (then == whole[3:]) == (not forget_generators)
 
 
-def test_a_lost_optimizer_state_is_noticed(pool: Pool, undisturbed: list[float], tmp_path: Path) -> None:
-    folder = str(tmp_path / "checkpoints")
-    losses(pool, "TP2xPP2", folder=folder, steps=4)
-    then = losses(pool, "TP1", folder=folder, steps=4, forget_moments=True)
+def test_a_lost_optimizer_state_is_noticed(pool: Pool, undisturbed: list[float], halfway: Path, tmp_path: Path) -> None:
+    then = losses(pool, "TP1", folder=copied(halfway, tmp_path), steps=4, forget_moments=True)
     assert np.allclose(then[0], undisturbed[4], rtol=1e-5, atol=0)
     assert not np.allclose(then[1:], undisturbed[5:], rtol=1e-4, atol=0)
 
