@@ -7,6 +7,7 @@ told of once and never stops the training.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -68,6 +69,9 @@ class MLflow:
     """A run of `--mlflow-experiment`; a server that is slow or gone does not hold up the training."""
 
     def __init__(self, config: Config, iteration: int) -> None:
+        # Left to itself it waits more than four minutes for a server that is not there.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         import mlflow
 
         self.mlflow = mlflow
