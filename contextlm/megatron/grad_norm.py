@@ -48,8 +48,8 @@ def clip(
     gradients = [owner.grad for owner in owners if owner.grad is not None]
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     if gradients:
-        factor = max_norm / (total_norm + 1e-6)
-        torch._foreach_mul_(gradients, torch.where(factor < 1, factor, 1.0).float())
+        factor = (max_norm / (total_norm + 1e-6)).nan_to_num(nan=1.0).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor.float())
 
 
 def install() -> None:
