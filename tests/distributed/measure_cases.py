@@ -31,7 +31,7 @@ def model_measures(folder: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, float]:
-    """In one process: the norm over all weights, in fp64, and the gate's mean absolute value."""
+    """In one process: the norm over all weights, in fp64, and the gate."""
     from contextlm.training import checkpoint, checkpoint_folder
     from contextlm.training.step import train_step
 
@@ -45,7 +45,7 @@ def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, fl
         weights = dict(run.language_model[0].named_parameters())
         (gate,) = [weight for name, weight in weights.items() if name.endswith("gate")]
         everything = torch.cat([weight.detach().double().flatten() for weight in weights.values()])
-        return torch.linalg.vector_norm(everything).item(), gate.detach().double().abs().mean().item()
+        return torch.linalg.vector_norm(everything).item(), gate.item()
 
 
 def evaluation(folder: str | None, values: dict[str, Any]) -> tuple[Any, ...]:
