@@ -30,8 +30,8 @@ class Clock:
 
 def seconds_between(begin: Mark, end: Mark) -> float:
     """Seconds from one mark to the other; waits until the device has passed both."""
-    if isinstance(begin, float):
-        assert isinstance(end, float)
+    if isinstance(begin, float) or isinstance(end, float):
+        assert isinstance(begin, float) and isinstance(end, float)
         return end - begin
     end.synchronize()
     return begin.elapsed_time(end) / 1000

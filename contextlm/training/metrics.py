@@ -174,6 +174,7 @@ class Metrics:
     def _write(self) -> None:
         """Append the finished lines to the file and pass them to the trackers."""
         self.file.append(self.lines)
-        for line in self.lines if self.trackers is not None else ():
-            self.trackers.log(line)
+        if self.trackers is not None:
+            for line in self.lines:
+                self.trackers.log(line)
         self.lines.clear()

@@ -48,7 +48,8 @@ class Profile:
             return
         profiler, self.profiler = self.profiler, None
         profiler.stop()
-        folder = Path(self.run.config.output_dir or ".")
+        assert self.run.config.output_dir is not None
+        folder = Path(self.run.config.output_dir)
         path = folder / f"trace_rank{self.run.runtime.rank}.json.gz"
         part = path.with_name(f"part_{path.name}")
         folder.mkdir(parents=True, exist_ok=True)
