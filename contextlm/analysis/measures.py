@@ -7,11 +7,22 @@ from typing import NamedTuple
 
 
 class Evaluation(NamedTuple):
-    """Loss over one stream of samples, nats per token; its tokens, and their bytes of text (0: not known)."""
+    """Loss over one stream of samples, nats per token.
+
+    Attributes:
+        num_tokens: tokens of the stream.
+        num_bytes: their bytes of text; 0 if not known.
+        lm_loss_by_position: the loss of the tokens at each position of a chunk, the first to the last; None for a
+            plain model, NaN where samples are shorter than a chunk.
+        lm_loss_context_zeroed: the loss with zero in place of every prediction; None for a plain model, or if not
+            measured.
+    """
 
     lm_loss: float
     num_tokens: int
     num_bytes: int
+    lm_loss_by_position: tuple[float, ...] | None = None
+    lm_loss_context_zeroed: float | None = None
 
     @property
     def perplexity(self) -> float:

@@ -72,8 +72,11 @@ def _results(runs: Sequence[RunRecord]) -> str:
         ("validation loss", *(_number(run.final.get("lm_loss"), ".4f") for run in runs)),
         ("perplexity", *(_number(run.final.get("perplexity"), ".2f") for run in runs)),
         ("bits per byte", *(_number(run.final.get("bits_per_byte"), ".4f") for run in runs)),
+        ("last validation loss, context zeroed", *(_number(run.loss_without_context, ".4f") for run in runs)),
         ("training tokens/s", *(_number(run.tokens_per_second, ",.0f") for run in runs)),
         ("training time", *(_duration(run.seconds) for run in runs)),
+        ("waiting for data", *(_number(run.data_wait_share, ".1%") for run in runs)),
+        ("peak memory of a process, GiB", *(_number(_gib(run.peak_memory_bytes), ".2f") for run in runs)),
     ]
     return _table(("", *(run.name for run in runs)), rows)
 
@@ -138,6 +141,10 @@ def _list(sentences: Iterable[str]) -> str:
 
 def _number(value: Any, form: str) -> str:
     return format(value, form) if isinstance(value, int | float) else "–"
+
+
+def _gib(number: float | None) -> float | None:
+    return None if number is None else number / 2**30
 
 
 def _value(value: Any) -> str:

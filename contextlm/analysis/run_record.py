@@ -76,10 +76,31 @@ class RunRecord:
         return statistics.median(rates) if rates else None
 
     @property
+    def peak_memory_bytes(self) -> float | None:
+        """The most memory that a process took; None if unknown."""
+        return max(_column(self.training, "peak_memory_bytes"), default=None)
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Share of the time of iterations in which the loop waited for data; None if unknown."""
+        waits, times = _column(self.training, "data_wait_ms"), _column(self.training, "elapsed_ms")
+        return sum(waits) / sum(times) if waits and sum(times) > 0 else None
+
+    @property
+    def loss_without_context(self) -> float | None:
+        """The last validation loss with the context zeroed; None for a plain model."""
+        return next(
+            (x["lm_loss_context_zeroed"] for x in self._validation[::-1] if "lm_loss_context_zeroed" in x), None
+        )
+
+    @property
     def final(self) -> dict[str, Any]:
         """The last word on the validation loss: evaluation.json, else the last validation line."""
-        validation = [line for line in self.evaluations if str(line["split"]).startswith("valid")]
-        return self.result or (validation[-1] if validation else {})
+        return self.result or (self._validation[-1] if self._validation else {})
+
+    @property
+    def _validation(self) -> list[dict[str, Any]]:
+        return [line for line in self.evaluations if str(line["split"]).startswith("valid")]
 
 
 def read_run(folder: Path) -> RunRecord:

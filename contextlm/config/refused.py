@@ -126,12 +126,19 @@ _REFUSED = (
     ),
     Refusal("yaml-cfg", _NOT + "it has its own YAML reader; use --config FILE.yaml"),
     # Logs
-    Refusal("tensorboard-* wandb-*", _YET + "; every number is in metrics.jsonl under --output-dir"),
-    Refusal("profile profile-* use-pytorch-profiler record-memory-history", _YET + "; drop it"),
     Refusal(
-        "log-throughput log-progress log-params-norm log-num-zeros-in-grad timing-log-level",
-        _NOT + "throughput is always logged and the rest is not measured; drop it",
+        "tensorboard-log-interval tensorboard-queue-size",
+        _NOT + "every iteration is logged; use --tensorboard-dir alone",
     ),
+    Refusal("wandb-entity", _YET + "; set WANDB_ENTITY"),
+    Refusal("use-pytorch-profiler", _NOT + "--profile is torch's profiler; use --profile alone"),
+    Refusal("record-memory-history", _YET + "; use --profile"),
+    Refusal(
+        "log-throughput log-params-norm log-timers-to-tensorboard log-memory-to-tensorboard "
+        "log-world-size-to-tensorboard log-validation-ppl-to-tensorboard log-loss-scale-to-tensorboard",
+        _NOT + "every measure is always logged; drop it",
+    ),
+    Refusal("log-progress log-num-zeros-in-grad timing-log-level", _NOT + "it does not measure this; drop it"),
     # Layers
     Refusal("use-mcore-models", _NOT + "megatron-core layers are always on; drop it"),
     Refusal("use-legacy-models", _NOT + "only megatron-core layers are used; drop it"),

@@ -211,6 +211,9 @@ class TrainingConfig:
         "Stop when the loss, the gradient norm or a weight is NaN or infinite, before the next save; looked at with "
         "the log line. Not with the loss scale of fp16 that adapts itself: there an overflow is no fault.",
     )
+    eval_context_zeroed: bool = option(
+        True, "Evaluate a second time with zero in place of the context head's predictions: what it is worth."
+    )
     seed: int = option(1234, "Seed of weights, dropout and data order.", minimum=0)
     rampup_batch_size: tuple[str, ...] = option(
         (),
@@ -362,6 +365,19 @@ class LoggingConfig:
     peak_tflops: float | None = option(
         None, "Peak TFLOP/s of one device for MFU, where the device is not known to us.", above=0
     )
+    progress_bar: bool = option(True, "A progress bar below the log lines, if stderr is a terminal.")
+    tensorboard_dir: str | None = option(None, "Folder for TensorBoard's event files; needs tensorboard.")
+    wandb_project: str | None = option(None, "Project of Weights & Biases to log to; needs wandb.")
+    wandb_exp_name: str | None = option(None, "Name of the run there; W&B's choice if not given.")
+    wandb_save_dir: str | None = option(None, "Folder for W&B's own files; --output-dir if not given.")
+    mlflow_experiment: str | None = option(None, "Experiment of MLflow to log to; needs mlflow.")
+    mlflow_tracking_uri: str | None = option(None, "MLflow's server or folder; MLflow's own choice if not given.")
+    profile: bool = option(
+        False, "Profile some iterations: trace_rankN.json.gz in --output-dir, for Perfetto, and a table."
+    )
+    profile_step_start: int = option(10, "Profile the iterations after this one ...", minimum=0)
+    profile_step_end: int = option(12, "... up to this one.", minimum=1)
+    profile_ranks: tuple[str, ...] = option(("0",), "Ranks that are profiled.")
 
 
 @dataclass(frozen=True, kw_only=True)

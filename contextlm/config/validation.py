@@ -11,6 +11,7 @@ import importlib.util
 
 from contextlm.config.batch_checks import batch_problems
 from contextlm.config.data_checks import missing_data, split_problems
+from contextlm.config.logging_checks import logging_problems, missing_packages
 from contextlm.config.named_files import checkpoint_problems, data_problems
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
@@ -40,6 +41,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *split_problems(config),
         *data_problems(config.data),
         *checkpoint_problems(config),
+        *logging_problems(config, world_size),
     ]
     return problems if dry_run else problems + _missing(config)
 
@@ -113,4 +115,4 @@ def _missing(config: Config) -> list[str]:
     wants_te = config.model.transformer_impl == "transformer_engine"
     if wants_te and importlib.util.find_spec("transformer_engine") is None:
         problems.append("--transformer-impl transformer_engine: it is not installed here; use --transformer-impl auto")
-    return problems
+    return problems + missing_packages(config.logging)

@@ -10,6 +10,7 @@ from contextlm.megatron import (
     recompute_bias,
     recompute_uniform,
     tensor_group,
+    token_scale,
 )
 
 
@@ -19,6 +20,7 @@ def apply() -> None:
         tensor_group,
         adamw,
         grad_norm,
+        token_scale,
         bucket_padding,
         recompute_bias,
         recompute_uniform,

@@ -11,7 +11,10 @@ C = S // W complete chunks.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+from collections.abc import Iterable, Iterator
 
 import torch
 from megatron.core.process_groups_config import ProcessGroupCollection
@@ -89,6 +92,14 @@ class ContextHead(MegatronModule):
             hidden_TBH, spread(prediction_CBH, num_tokens, width, self.context.context_shift, first_token)
         )
 
+    def gate_value(self) -> Tensor | None:
+        """How open the gate is, a scalar; of a gate per channel the mean absolute value; None without a gate."""
+        gate = getattr(self, "gate", None)
+        if gate is None:
+            return None
+        values = gate.detach().float()
+        return values[0] if self.context.context_fusion == "gated" else values.abs().mean()
+
     def _fuse(self, hidden_TBH: Tensor, guidance_TBH: Tensor) -> Tensor:
         """Add the guidance to the token states in the way that `--context-fusion` names."""
         if self.context.context_fusion == "norm_add":
@@ -96,6 +107,25 @@ class ContextHead(MegatronModule):
         if self.context.context_fusion == "add":
             return hidden_TBH + guidance_TBH
         return hidden_TBH + self.gate * guidance_TBH
+
+
+def heads(parts: Iterable[torch.nn.Module]) -> list[ContextHead]:
+    """The context heads in parts of a model: one, or none where another stage has it."""
+    return [module for part in parts for module in part.modules() if isinstance(module, ContextHead)]
+
+
+@contextlib.contextmanager
+def controlled(parts: Iterable[torch.nn.Module], kind: str) -> Iterator[None]:
+    """Inside, an evaluation replaces the prediction as `--context-control kind` would."""
+    found = heads(parts)
+    before = [head.context for head in found]
+    for head in found:
+        head.context = dataclasses.replace(head.context, context_control=kind)
+    try:
+        yield
+    finally:
+        for head, context in zip(found, before, strict=True):
+            head.context = context
 
 
 def _predictor(

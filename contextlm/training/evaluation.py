@@ -1,14 +1,21 @@
-"""Evaluation: token-weighted loss, perplexity and bits per byte of a stream of samples."""
+"""Evaluation: token-weighted loss, perplexity and bits per byte of a stream of samples.
+
+Of a model with a context head also what the context is worth: the loss at each position of a chunk, and the loss
+over the same samples with zero in place of every prediction.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
 from contextlm.analysis.measures import Evaluation
+from contextlm.model.context_head import controlled
 from contextlm.training.step import forward_backward
+from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
 
 if TYPE_CHECKING:
     from contextlm.data.samples import EpochSamples
@@ -33,27 +40,44 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
         left = min(left, num_iters * per_iteration)
     if left == 0:
         return None
-    batches = _endless(run.micro_batches(samples, 0, num_microbatches=left, last_sample=left * size))
-    sums = torch.zeros(3, dtype=torch.float64, device=run.runtime.device)
+    chunk_size = run.config.context.context_chunk_size
+    loss_sum, num_tokens, num_bytes, *by_position = _summed(
+        run, samples, left, TokenSums(run.token_byte_lengths, chunk_size)
+    )
+    loss, zeroed = loss_sum / num_tokens, None
+    if chunk_size and run.config.training.eval_context_zeroed:
+        with controlled(run.language_model, "zero"):
+            zeroed = _summed(run, samples, left, LOSS_AND_TOKENS)[0] / num_tokens
+    if not chunk_size:
+        return Evaluation(loss, int(num_tokens), int(num_bytes))
+    length = run.config.model.seq_length
+    tokens_at = [num_tokens / length * len(range(position, length, chunk_size)) for position in range(chunk_size)]
+    means = tuple(part / count if count else math.nan for part, count in zip(by_position, tokens_at, strict=True))
+    return Evaluation(loss, int(num_tokens), int(num_bytes), means, zeroed)
+
+
+def _summed(run: Run, samples: EpochSamples, num_microbatches: int, token_sums: TokenSums) -> list[float]:
+    """The sums over the first micro-batches of every data-parallel rank, known to all ranks."""
+    size = run.config.training.micro_batch_size * run.layout.data_parallel_size
+    per_iteration = run.config.global_batch_size(run.runtime.world_size) // size
+    batches = _endless(run.micro_batches(samples, 0, num_microbatches, last_sample=num_microbatches * size))
+    sums = torch.zeros(token_sums.size, dtype=torch.float64, device=run.runtime.device)
     for part in run.model:
         part.eval()
     with torch.no_grad():
-        while left > 0:
-            count = min(left, per_iteration)
+        for first in range(0, num_microbatches, per_iteration):
             sums += forward_backward(
                 run,
                 batches,
-                num_microbatches=count,
+                num_microbatches=min(per_iteration, num_microbatches - first),
                 forward_only=True,
-                token_byte_lengths=run.token_byte_lengths,
+                token_sums=token_sums,
             )
-            left -= count
     for part in run.model:
         part.train()
     # The last stage has the sums; its last rank is the last of all.
     torch.distributed.broadcast(sums, src=run.runtime.world_size - 1)
-    loss_sum, num_tokens, num_bytes = sums.tolist()
-    return Evaluation(loss_sum / num_tokens, int(num_tokens), int(num_bytes))
+    return sums.tolist()
 
 
 def _endless(batches: Iterator[torch.Tensor] | None) -> Iterator[torch.Tensor] | None:

@@ -33,12 +33,12 @@ def evaluate_only(run: Run) -> None:
     """
     if run.datasets.validation is None and run.datasets.test is None:
         raise UserError("--skip-train: neither validation nor test data hold a sample", *run.datasets.notes)
-    metrics = Metrics(run)
-    metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
-    metrics.start(checkpoint.load(run, metrics.say))
-    evaluate_validation(run, metrics)
-    evaluate_test(run, metrics)
-    metrics.log()
+    with Metrics(run) as metrics:
+        metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
+        metrics.start(checkpoint.load(run, metrics.say))
+        evaluate_validation(run, metrics)
+        evaluate_test(run, metrics)
+        metrics.log()
 
 
 def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> None:

@@ -1,25 +1,43 @@
-"""What a run tells: Megatron's log line, and one JSON object per iteration in `metrics.jsonl`.
+"""What a run tells: Megatron's log line, one JSON object per iteration in `metrics.jsonl`, trackers, a progress bar.
 
-Losses stay on the device until a log line, so that logging does not stop it. Only the last rank, which
-has the loss, prints and writes.
+Losses, gradient norms and times stay on the device until a log line, so that telling does not stop it. Only the
+last rank, which has the loss, prints and writes. Read next: `log_line.py` (words), `metrics_file.py`,
+`model_measures.py` (what a log line asks all ranks for), `trackers.py`.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import torch
 
-from contextlm import atomic_files
 from contextlm.analysis.measures import Evaluation
+from contextlm.training.clock import Clock, Mark, seconds_between
+from contextlm.training.log_line import evaluation_line, log_line
+from contextlm.training.metrics_file import MetricsFile
+from contextlm.training.model_measures import ModelMeasures, measure
+from contextlm.training.progress_bar import ProgressBar
 from contextlm.training.setup import Run
-from contextlm.training.step import StepResult
+from contextlm.training.step import Batches, StepResult
 from contextlm.training.throughput import Throughput
+from contextlm.training.trackers import Trackers
+
+
+class Recorded(NamedTuple):
+    """An iteration that waits for its log line.
+
+    Attributes:
+        line: its line of metrics.jsonl, without what is still on the device.
+    """
+
+    line: dict[str, Any]
+    result: StepResult
+    began: Mark
+    ended: Mark
 
 
 class Metrics:
@@ -29,135 +47,134 @@ class Metrics:
         self.run = run
         self.throughput = Throughput(run)
         self.speaks = run.layout.is_last_rank
-        folder = run.config.output_dir
-        self.path = None if folder is None or not self.speaks else Path(folder) / "metrics.jsonl"
-        self.waiting: list[tuple[dict[str, Any], StepResult]] = []  # training lines without their losses
+        self.file = MetricsFile(run.config.output_dir if self.speaks else None)
+        self.bar = ProgressBar(run.num_iterations, enabled=self.speaks and run.config.logging.progress_bar)
+        self.trackers: Trackers | None = None
+        self.waiting: list[Recorded] = []
         self.lines: list[dict[str, Any]] = []  # all lines since the last log line, in order
-        self.clock = time.perf_counter()
+        self.clock = Clock(run.runtime.device)
+        self.began = self.clock.now()
+        self.data_wait = 0.0
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+        if self.trackers is not None:
+            self.trackers.close()
 
     def say(self, *sentences: str) -> None:
         """Print, once for all ranks."""
         if self.speaks:
             for sentence in sentences:
-                print(sentence, flush=True)
+                self.bar.print(sentence)
 
     def start(self, iteration: int) -> None:
-        """Cut `metrics.jsonl` back to what `iteration` had written, so that nothing is missing or doubled."""
+        """Cut `metrics.jsonl` back to what `iteration` had written, and open the trackers."""
+        if unreadable := self.file.cut_back(iteration):
+            self.say(f"warning: {self.file.path}: left out {unreadable} unreadable line(s)")
+        if self.speaks:
+            self.trackers = Trackers(self.run.config, iteration, self.say)
         self.restart_clock()
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        before = self.path.read_text() if self.path.exists() else None
-        if iteration > 0 and before is not None:
-            lines = before.splitlines()
-            numbers = [_iteration_of(line) for line in lines]
-            kept = [line + "\n" for line, n in zip(lines, numbers, strict=True) if n is not None and n <= iteration]
-            if None in numbers[:-1]:  # the last one may be half-written by a killed run
-                self.say(f"warning: {self.path}: left out {numbers[:-1].count(None)} unreadable line(s)")
-        if before != "".join(kept):
-            atomic_files.write_bytes(self.path, "".join(kept).encode())
+
+    def timed(self, batches: Batches) -> Batches:
+        """The same micro-batches; the time that the loop waits for them is counted."""
+        return None if batches is None else self._timed(batches)
+
+    def _timed(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        try:
+            while True:
+                began = time.perf_counter()
+                batch = next(batches, None)
+                self.data_wait += time.perf_counter() - began
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            batches.close()  # type: ignore[attr-defined]
 
     def record(self, result: StepResult) -> None:
         """Keep one iteration's values until the next log line."""
-        now = time.perf_counter()
-        elapsed, self.clock = now - self.clock, now
+        began, self.began = self.began, self.clock.now()
+        wait, self.data_wait = self.data_wait, 0.0
         progress, tokens = self.run.progress, self.run.config.model.seq_length
-        rate = result.num_samples * tokens / elapsed
         line = {
             "iteration": progress.iteration,
             "lm_loss": None,
-            "grad_norm": result.grad_norm,
+            "grad_norm": None,
             "learning_rate": result.learning_rate,
             "consumed_samples": progress.consumed_samples,
             "consumed_tokens": progress.consumed_samples * tokens,
-            "tokens_per_second": rate,
-            "elapsed_ms": elapsed * 1000,
-            "mfu": self.throughput.mfu(rate),
+            "tokens_per_second": None,
+            "elapsed_ms": None,
+            "mfu": None,
+            "tokens_per_second_per_gpu": None,
+            "tflops_per_gpu": None,
+            "data_wait_ms": wait * 1000,
+            "eta_seconds": None,
+            "params_norm": None,
+            "gate": None,
+            "peak_memory_bytes": None,
         }
-        self.waiting.append((line, result))
+        self.waiting.append(Recorded(line, result, began, self.began))
         self.lines.append(line)
+        self.bar.show(progress.iteration)
 
     def log(self) -> None:
-        """Print the log line of the iterations since the last one, and write their metrics."""
-        if self.speaks and self.waiting:
-            losses = torch.stack([result.loss for _, result in self.waiting]).tolist()
-            for (line, _), loss in zip(self.waiting, losses, strict=True):
-                line["lm_loss"] = loss
-            self._print([line for line, _ in self.waiting], [result for _, result in self.waiting])
+        """Print the log line of the iterations since the last one, and write their metrics; collective."""
+        if self.waiting:
+            measures = measure(self.run)
+            if self.speaks:
+                self._complete(measures)
         self.waiting.clear()
         self._write()
 
-    def _print(self, lines: list[dict[str, Any]], results: list[StepResult]) -> None:
-        """Megatron's line, to which parsers are written: only append to it."""
-        last = lines[-1]
-        seconds = sum(line["elapsed_ms"] for line in lines) / 1000 / len(lines)
-        samples = sum(result.num_samples for result in results) / len(results)
-        rate = samples * self.run.config.model.seq_length / seconds
-        mfu = self.throughput.mfu(rate)
-        eta = datetime.timedelta(seconds=round(seconds * (self.run.num_iterations - last["iteration"])))
-        loss = sum(line["lm_loss"] for line in lines) / len(lines)
-        norm = math.nan if last["grad_norm"] is None else last["grad_norm"]
-        self.say(
-            f" [{datetime.datetime.now()}]"
-            f" iteration {last['iteration']:8d}/{self.run.num_iterations:8d} |"
-            f" consumed samples: {last['consumed_samples']:12d} |"
-            f" elapsed time per iteration (ms): {seconds * 1000:.1f} |"
-            f" throughput per GPU (TFLOP/s/GPU): {self.throughput.tflops_per_device(rate):.1f} |"
-            f" learning rate: {last['learning_rate']:.6E} |"
-            f" global batch size: {results[-1].num_samples:5d} |"
-            f" lm loss: {loss:.6E} |"
-            f" loss scale: {float(results[-1].loss_scale):.1f} |"
-            f" grad norm: {norm:.3f} |"
-            f" number of skipped iterations: {sum(result.skipped for result in results):3d} |"
-            f" number of nan iterations: {sum(not math.isfinite(line['lm_loss']) for line in lines):3d} |"
-            f" tokens/s/GPU: {rate / self.run.runtime.world_size:.0f} |"
-            f" MFU: {'n/a' if mfu is None else f'{mfu:.1%}'} |"
-            f" ETA: {eta} |"
+    def _complete(self, measures: ModelMeasures) -> None:
+        """Fetch what the waiting lines lack from the device, and print their log line."""
+        lines, results = [waiting.line for waiting in self.waiting], [waiting.result for waiting in self.waiting]
+        losses = torch.stack([result.loss for result in results]).tolist()
+        norms = torch.stack(
+            [result.loss.new_tensor(math.nan) if result.grad_norm is None else result.grad_norm for result in results]
         )
+        length, num_iterations = self.run.config.model.seq_length, self.run.num_iterations
+        total = 0.0
+        for (line, result, began, ended), loss, norm in zip(self.waiting, losses, norms.tolist(), strict=True):
+            seconds = seconds_between(began, ended)
+            total += seconds
+            line |= self.throughput.rates(result.num_samples * length, seconds)
+            line |= {"lm_loss": loss, "grad_norm": norm, "elapsed_ms": seconds * 1000}
+        lines[-1]["eta_seconds"] = total / len(lines) * (num_iterations - lines[-1]["iteration"])
+        lines[-1] |= measures._asdict()
+        rates = self.throughput.rates(sum(result.num_samples for result in results) * length, total)
+        self.say(log_line(lines, results, rates, num_iterations))
 
     def log_evaluation(self, split: str, result: Evaluation) -> None:
         """Print and write the result on one split; its time is not counted as training's."""
         iteration = self.run.progress.iteration
-        bits = result.bits_per_byte
-        self.say(
-            f" {split} loss at iteration {iteration} | lm loss value: {result.lm_loss:.6E} |"
-            f" lm loss PPL: {result.perplexity:.6E} |" + ("" if bits is None else f" bits per byte: {bits:.4f} |")
-        )
+        self.say(evaluation_line(split, iteration, result))
         self.lines.append(
             {
                 "iteration": iteration,
                 "split": split,
                 "lm_loss": result.lm_loss,
                 "perplexity": result.perplexity,
-                "bits_per_byte": bits,
+                "bits_per_byte": result.bits_per_byte,
                 "num_tokens": result.num_tokens,
+                "lm_loss_by_position": result.lm_loss_by_position,
+                "lm_loss_context_zeroed": result.lm_loss_context_zeroed,
             }
         )
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leave out of the next iteration's time what was not training."""
-        self.clock = time.perf_counter()
+        self.began = self.clock.now()
 
     def _write(self) -> None:
-        """Append the finished lines."""
-        if self.path is not None and self.lines:
-            with open(self.path, "a") as file:
-                file.writelines(json.dumps(_without_nan(line)) + "\n" for line in self.lines)
+        """Append the finished lines to the file and pass them to the trackers."""
+        self.file.append(self.lines)
+        if self.trackers is not None:
+            for line in self.lines:
+                self.trackers.log(line)
         self.lines.clear()
-
-
-def _without_nan(line: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN and no infinity: they become null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()
-    }
-
-
-def _iteration_of(line: str) -> int | None:
-    """The iteration that a line of metrics.jsonl is about; None if it is no such line."""
-    try:
-        return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return None

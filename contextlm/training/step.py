@@ -13,6 +13,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from contextlm.training.optimizer import apply_schedule
+from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
 
 if TYPE_CHECKING:
     from contextlm.training.setup import Run
@@ -22,14 +23,14 @@ Batches = Iterator[Tensor] | None
 
 
 class StepResult(NamedTuple):
-    """What one iteration did; the loss stays on the device.
+    """What one iteration did; loss and gradient norm (before the clip) stay on the device, scalars in fp64.
 
     An fp16 iteration whose gradients overflow updates nothing, lowers the loss scale and has no gradient norm.
     """
 
     loss: Tensor
     num_samples: int
-    grad_norm: float | None
+    grad_norm: Tensor | None
     learning_rate: float
     loss_scale: Tensor | float
     skipped: bool
@@ -66,7 +67,7 @@ def forward_backward(
     *,
     num_microbatches: int,
     forward_only: bool = False,
-    token_byte_lengths: Tensor | None = None,
+    token_sums: TokenSums = LOSS_AND_TOKENS,
 ) -> Tensor:
     """Run the pipeline schedule.
 
@@ -76,11 +77,11 @@ def forward_backward(
         num_microbatches: how many to take; an interleaved pipeline takes whole rounds of its stages, and
             micro-batches that fill the last one are not counted (in training there are none).
         forward_only: no backward pass.
-        token_byte_lengths: bytes of text of each token id, [vocabulary]; counted where given.
+        token_sums: what to sum over the tokens.
 
     Returns:
-        [token losses, tokens, bytes], summed over micro-batches and data-parallel ranks, fp64 where the
-        device has it; zeros on ranks that do not compute the loss.
+        the sums over micro-batches and data-parallel ranks, fp64 [token_sums.size]; zeros on ranks that do not
+        compute the loss.
     """
     parallel, num_parts = run.config.parallel, len(run.model)
     # A stage has at most one part that reads tokens: the first of the first stage or the last of the last.
@@ -88,7 +89,7 @@ def forward_backward(
     schedule = get_forward_backward_func(parallel.pipeline_model_parallel_size, num_parts if num_parts > 1 else None)
     filling = -num_microbatches % parallel.pipeline_model_parallel_size if num_parts > 1 else 0
     reports = schedule(
-        forward_step_func=_forward_step(run, token_byte_lengths),
+        forward_step_func=_forward_step(run, token_sums),
         data_iterator=iterators if num_parts > 1 else iterators[0],
         model=list(run.model),
         num_microbatches=num_microbatches + filling,
@@ -97,13 +98,13 @@ def forward_backward(
         forward_only=forward_only,
     )
     if not run.layout.is_last_stage:
-        return torch.zeros(3, dtype=torch.float64, device=run.runtime.device)
+        return torch.zeros(token_sums.size, dtype=torch.float64, device=run.runtime.device)
     sums = torch.stack(reports[:num_microbatches]).sum(dim=0)
     torch.distributed.all_reduce(sums, group=run.layout.groups.dp)
     return sums
 
 
-def _forward_step(run: Run, token_byte_lengths: Tensor | None) -> Callable[..., tuple[Tensor, Callable]]:
+def _forward_step(run: Run, token_sums: TokenSums) -> Callable[..., tuple[Tensor, Callable]]:
     """The function that megatron-core's schedule calls for each micro-batch."""
 
     def forward_step(batches: Batches, model: torch.nn.Module) -> tuple[Tensor, Callable]:
@@ -116,14 +117,8 @@ def _forward_step(run: Run, token_byte_lengths: Tensor | None) -> Callable[..., 
 
         def loss_func(loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             assert labels_BS is not None
-            loss_sum = loss_BS.float().sum()
-            num_tokens = torch.tensor(loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
-            lengths = labels_BS.new_zeros(()) if token_byte_lengths is None else token_byte_lengths[labels_BS].sum()
-            return (
-                loss_sum,
-                num_tokens,
-                torch.stack((loss_sum.detach().double(), num_tokens.double(), lengths.double())),
-            )
+            num_tokens = torch.full((), loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
+            return loss_BS.float().sum(), num_tokens, token_sums.of(loss_BS, labels_BS)
 
         return output, loss_func
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,17 +12,26 @@ from contextlm.analysis.flops import training_flops_per_token
 if TYPE_CHECKING:
     from contextlm.training.setup import Run
 
-# Dense bf16 TFLOP/s from the vendors' data sheets; a name that begins so.
+# Dense bf16 TFLOP/s from the vendor's data sheets, by the words with which torch's name of the device begins.
 PEAK_TFLOPS = {
+    "NVIDIA B200": 2250.0,
+    "NVIDIA GH200": 989.0,
+    "NVIDIA H200 NVL": 835.0,
     "NVIDIA H200": 989.0,
+    "NVIDIA H100 NVL": 835.0,
     "NVIDIA H100 PCIe": 756.0,
     "NVIDIA H100": 989.0,
     "NVIDIA A100": 312.0,
     "NVIDIA A10": 125.0,
     "NVIDIA L40S": 362.0,
+    "NVIDIA L40": 181.0,
     "NVIDIA L4": 121.0,
-    "NVIDIA B200": 2250.0,
 }
+
+
+def peak_tflops(device_name: str) -> float | None:
+    """Peak of a device by its name; None if it is not known. The longer of two names that fit is first in the list."""
+    return next((peak for name, peak in PEAK_TFLOPS.items() if re.match(rf"{name}(?![0-9A-Za-z])", device_name)), None)
 
 
 class Throughput:
@@ -32,13 +42,19 @@ class Throughput:
         self.flops_per_token = training_flops_per_token(run.config, run.tokenizer.vocab_size)
         self.peak = run.config.logging.peak_tflops
         if self.peak is None and run.runtime.device.type == "cuda":
-            name = torch.cuda.get_device_name(run.runtime.device)
-            self.peak = next((peak for known, peak in PEAK_TFLOPS.items() if name.startswith(known)), None)
+            self.peak = peak_tflops(torch.cuda.get_device_name(run.runtime.device))
 
-    def tflops_per_device(self, tokens_per_second: float) -> float:
-        """TFLOP/s of one device."""
-        return tokens_per_second * self.flops_per_token / self.world_size / 1e12
+    def rates(self, tokens: float, seconds: float) -> dict[str, float | None]:
+        """What so many tokens of all processes in so much time come to, by the names of metrics.jsonl.
 
-    def mfu(self, tokens_per_second: float) -> float | None:
-        """Share of the device's peak, 0..1; None where the peak is unknown (CPU, an unlisted device)."""
-        return None if self.peak is None else self.tflops_per_device(tokens_per_second) / self.peak
+        `mfu` is the share of the devices' peak, 0..1; None where that is unknown (CPU, an unlisted device).
+        """
+        per_second = tokens / seconds
+        per_device = per_second / self.world_size
+        tflops = per_device * self.flops_per_token / 1e12
+        return {
+            "tokens_per_second": per_second,
+            "tokens_per_second_per_gpu": per_device,
+            "tflops_per_gpu": tflops,
+            "mfu": None if self.peak is None else tflops / self.peak,
+        }

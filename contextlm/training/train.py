@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import checkpoint, replicas
 from contextlm.training.announcement import announcement
 from contextlm.training.evaluation_sets import evaluate_test, evaluate_validation
+from contextlm.training.garbage import collected_by_hand
 from contextlm.training.metrics import Metrics
 from contextlm.training.nan_check import NanCheck
+from contextlm.training.profiling import Profile
 from contextlm.training.setup import Run
 from contextlm.training.step import train_step
 from contextlm.training.stopping import Stopping
@@ -19,8 +23,13 @@ def train(run: Run) -> str | None:
     Returns:
         the name of the signal that stopped it; None if it did what was asked.
     """
+    with Metrics(run) as metrics, Profile(run) as profile, collected_by_hand() as collect_garbage:
+        return _train(run, metrics, profile, collect_garbage)
+
+
+def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callable[[], int]) -> str | None:
+    """The loop, between the objects that it calls."""
     config, progress = run.config.training, run.progress
-    metrics = Metrics(run)
     metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
     started_at = checkpoint.load(run, metrics.say)
     metrics.start(started_at)
@@ -29,9 +38,10 @@ def train(run: Run) -> str | None:
         return None
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
     nan_check = NanCheck(run, hosts)
-    batches = run.micro_batches(run.datasets.train, progress.consumed_samples, run.num_microbatches_at)
+    batches = metrics.timed(run.micro_batches(run.datasets.train, progress.consumed_samples, run.num_microbatches_at))
     with Stopping(run, hosts, metrics.say) as stopping:
         while progress.iteration < run.num_iterations:
+            profile.before_iteration()
             result = train_step(run, batches)
             progress.iteration += 1
             progress.consumed_samples += result.num_samples
@@ -43,6 +53,7 @@ def train(run: Run) -> str | None:
             if saves or _due(progress.iteration, run.config.logging.log_interval):
                 metrics.log()
                 nan_check.look(before_save=saves)
+                collect_garbage()
             if _due(progress.iteration, config.check_replicas_interval):
                 replicas.check(run)
             if last or _due(progress.iteration, config.eval_interval):

@@ -53,7 +53,7 @@ def train(
             if step == 0:
                 gradients = head_gradients(run)
             apply_schedule(run.config, run.optimizer, step + 1)
-            norms.append(run.optimizer.step()[1])
+            norms.append(run.optimizer.step()[1].item())
             losses.append(loss.item())
         if batches is not None:
             batches.close()

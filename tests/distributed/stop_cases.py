@@ -56,7 +56,7 @@ def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[.
         result = train_step(run, batches)
         if now and what == "late":
             _spoil(run)
-        return result._replace(grad_norm=float("inf")) if now and what == "norm" else result
+        return result._replace(grad_norm=result.grad_norm * float("inf")) if now and what == "norm" else result
 
     return step
 

@@ -98,3 +98,33 @@ def activation_bytes(backbone: str, values: dict[str, Any]) -> tuple[int, int]:
             del loss_BS
             peak = torch.cuda.max_memory_allocated() - began
         return kept, peak
+
+
+def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
+    """Train 12 iterations with a log line after each 6; what CUDA says of waits between log lines, one for each.
+
+    Args:
+        values: of the configuration.
+        planted: fetch the loss of each iteration.
+    """
+    import warnings
+    from unittest import mock
+
+    from contextlm.training import train
+
+    def step(run: Any, batches: Any) -> Any:
+        done = run.progress.iteration
+        torch.cuda.set_sync_debug_mode("warn" if done % 6 else "default")
+        result = original(run, batches)
+        if planted:
+            result.loss.item()
+        torch.cuda.set_sync_debug_mode("default")
+        return result
+
+    original = train.train_step
+    given = {"train_iters": 12, "log_interval": 6, "eval_iters": 0, "micro_batch_size": 2, "clip_grad": 0.5}
+    with small_run("gpt2", **(given | values)) as run, mock.patch.object(train, "train_step", step):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train.train(run)
+    return [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]

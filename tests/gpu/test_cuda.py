@@ -44,6 +44,18 @@ def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
     assert peaks[16384] < 5 * peaks[4096] and peaks[16384] < 2**30, peaks
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"use_distributed_optimizer": False}], ids=["distributed", "plain"])
+def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool, optimizer: dict) -> None:
+    """Asked of CUDA itself; in fp16 it waits once an iteration, for the overflow."""
+    batches = {"global_batch_size": 4} | optimizer
+    assert gpu_pool.run(cases.waits, 1, values=batches) == [[]]
+    assert gpu_pool.run(cases.waits, 1, values=batches | {"bf16": True}) == [[]]
+    (found,) = gpu_pool.run(cases.waits, 1, values=batches | {"fp16": True, "initial_loss_scale": 1024.0})
+    assert len(found) == 10
+    (planted,) = gpu_pool.run(cases.waits, 1, values=batches, planted=True)
+    assert len(planted) == 10
+
+
 def test_the_program_trains_and_resumes_in_bf16(num_gpus: int, data: Path, tmp_path: Path) -> None:
     if num_gpus == 0:
         pytest.skip("no CUDA device")

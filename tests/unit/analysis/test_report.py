@@ -41,6 +41,8 @@ def write_run(folder: Path, *, chunk_size: int = 4, iterations: int = 60, floor:
                 "mfu": None,
                 "tokens_per_second": 8192.0,
                 "elapsed_ms": 500.0,
+                "data_wait_ms": 20.0,
+                "peak_memory_bytes": 3 * 2**30 if iteration % 10 == 0 else None,
             }
         )
         if iteration % 20 == 0:
@@ -51,6 +53,7 @@ def write_run(folder: Path, *, chunk_size: int = 4, iterations: int = 60, floor:
                     "lm_loss": loss + 0.1,
                     "perplexity": 60.0,
                     "bits_per_byte": 2.0,
+                    "lm_loss_context_zeroed": 4.56789 if chunk_size else None,
                 }
             )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -116,6 +119,8 @@ def test_record_finds_the_continuation_and_its_options(pair: list[Path]) -> None
     ]
     assert run.seconds == pytest.approx(30.0)
     assert run.tokens_per_second == 8192.0
+    assert run.data_wait_share == pytest.approx(0.04) and run.peak_memory_bytes == 3 * 2**30
+    assert run.loss_without_context == 4.56789 and read_run(pair[1]).loss_without_context is None
     assert len(run.training) == 60 and len(run.evaluations) == 3
     assert run.final["lm_loss"] == 4.05678
     assert run.notes == []

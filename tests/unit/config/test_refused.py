@@ -24,11 +24,11 @@ def problems(line: str) -> list[str]:
         "--overlap-param-gather-with-optimizer-step",
         "--fp8-format hybrid",
         "--async-save",
-        "--wandb-project x",
+        "--wandb-entity x",
         "--vocab-file vocab.json",
         "--data-args-path x.txt",
         "--decrease-batch-size-if-needed",
-        "--profile",
+        "--record-memory-history",
     ],
 )
 def test_what_will_come_is_not_supported_yet(line):

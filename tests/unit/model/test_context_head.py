@@ -84,3 +84,18 @@ def test_the_predictor_is_as_wide_as_the_backbone(build):
         for layer in (model.decoder.layers[0], model.decoder.layers[2].context_head.predictor.layers[0])
     ]
     assert shapes[0] == shapes[1]
+
+
+def test_the_gate_tells_its_value_or_the_mean_of_its_channels(build):
+    from contextlm.model.context_head import heads
+
+    def told(fusion: str, value: float) -> float | None:
+        (head,) = heads([build(small_config(context_fusion=fusion))])
+        if hasattr(head, "gate"):
+            head.gate.data.fill_(value)
+            head.gate.data[::2] *= -1
+        return None if (found := head.gate_value()) is None else found.item()
+
+    assert told("gated", 0.5) == -0.5 and told("gated_channel", 0.5) == 0.5
+    assert told("add", 0.5) is None and told("norm_add", 0.5) is None
+    assert heads([build(small_config(context_chunk_size=0))]) == []

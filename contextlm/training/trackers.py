@@ -1,0 +1,143 @@
+"""Where the lines of `metrics.jsonl` also go, if asked: TensorBoard, Weights & Biases, MLflow.
+
+Each is a small class with `log` and `close`, and is imported only when its flag is given. A tracker that fails is
+told of once and never stops the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from contextlm.config.schema import Config
+
+
+class Tracker(Protocol):
+    """What takes numbers by name."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the values of an iteration; steps never go back."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class TensorBoard:
+    """Event files in `--tensorboard-dir`; what a stopped run wrote after its checkpoint is hidden on resuming."""
+
+    def __init__(self, config: Config, iteration: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(config.logging.tensorboard_dir, purge_step=iteration + 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One scalar for each."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """A run of `--wandb-project`; online, offline or off as W&B's own environment variables say."""
+
+    def __init__(self, config: Config, iteration: int) -> None:
+        import wandb
+
+        settings = config.logging
+        self.run = wandb.init(
+            project=settings.wandb_project,
+            name=settings.wandb_exp_name,
+            dir=settings.wandb_save_dir or config.output_dir,
+            config=dataclasses.asdict(config),
+        )
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """All at one step."""
+        self.run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Upload what is left."""
+        self.run.finish()
+
+
+class MLflow:
+    """A run of `--mlflow-experiment`; a server that is slow or gone does not hold up the training."""
+
+    def __init__(self, config: Config, iteration: int) -> None:
+        # Left to itself it waits more than four minutes for a server that is not there.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        import mlflow
+
+        self.mlflow = mlflow
+        if config.logging.mlflow_tracking_uri is not None:
+            mlflow.set_tracking_uri(config.logging.mlflow_tracking_uri)
+        mlflow.set_experiment(config.logging.mlflow_experiment)
+        mlflow.start_run()
+        sections = [part for part in dataclasses.asdict(config).values() if isinstance(part, dict)]
+        mlflow.log_params({name: value for part in sections for name, value in part.items()})
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """All at one step, from a thread of MLflow's."""
+        self.mlflow.log_metrics(dict(values), step=step, synchronous=False)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.mlflow.flush_async_logging()
+        self.mlflow.end_run()
+
+
+class Trackers:
+    """The trackers that the flags ask for, which may fail.
+
+    Args:
+        config: of the run.
+        iteration: the run continues after it.
+        warn: told, once for each tracker, that it failed.
+    """
+
+    def __init__(self, config: Config, iteration: int, warn: Callable[[str], None]) -> None:
+        asked = {
+            TensorBoard: config.logging.tensorboard_dir,
+            WeightsAndBiases: config.logging.wandb_project,
+            MLflow: config.logging.mlflow_experiment,
+        }
+        self.warn, self.failed = warn, set[str]()
+        opened = [self._try(kind.__name__, kind, config, iteration) for kind, value in asked.items() if value]
+        self.open: list[Tracker] = [tracker for tracker in opened if tracker is not None]
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Pass on the numbers of a line of metrics.jsonl."""
+        for tracker in self.open:
+            self._try(type(tracker).__name__, tracker.log, line["iteration"], numbers(line))
+
+    def close(self) -> None:
+        """Close them all."""
+        for tracker in self.open:
+            self._try(type(tracker).__name__, tracker.close)
+        self.open = []
+
+    def _try(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What the call gives; None where it fails, whatever a library or its network may raise."""
+        try:
+            return call(*arguments)
+        except Exception as error:
+            if name not in self.failed:
+                self.failed.add(name)
+                self.warn(f"warning: {name} failed, training goes on: {type(error).__name__}: {error}")
+            return None
+
+
+def numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line by name, `training/lm_loss` or `validation/lm_loss`; of a list, one by one."""
+    found = {}
+    for name, value in line.items():
+        entries = {f"{name}/{i}": entry for i, entry in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        found.update({key: entry for key, entry in entries.items() if isinstance(entry, int | float)})
+    found.pop("iteration")
+    return {f"{line.get('split', 'training')}/{name}": value for name, value in found.items()}

@@ -1,0 +1,74 @@
+"""What the ranks of a test of the measures do; run by the pool."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.distributed.runs import small_run
+
+
+def model_measures(folder: str, values: dict[str, Any]) -> dict[str, Any]:
+    """One step from the shared checkpoint, then what a log line measures, as this rank knows it."""
+    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.training.model_measures import measure
+    from contextlm.training.step import train_step
+
+    with small_run("gpt2", **values) as run:
+        found = checkpoint_folder.find(Path(folder))
+        assert found is not None
+        checkpoint.load_weights(run, found)
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        train_step(run, batches)
+        if batches is not None:
+            batches.close()
+        return measure(run)._asdict()
+
+
+def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, float]:
+    """In one process: the norm over all weights, in fp64, and the gate."""
+    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.training.step import train_step
+
+    with small_run("gpt2", **values) as run:
+        found = checkpoint_folder.find(Path(folder))
+        assert found is not None
+        checkpoint.load_weights(run, found)
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        train_step(run, batches)
+        batches.close()
+        weights = dict(run.language_model[0].named_parameters())
+        (gate,) = [weight for name, weight in weights.items() if name.endswith("gate")]
+        everything = torch.cat([weight.detach().double().flatten() for weight in weights.values()])
+        return torch.linalg.vector_norm(everything).item(), gate.item()
+
+
+def evaluation(folder: str | None, values: dict[str, Any]) -> tuple[Any, ...]:
+    """An evaluation of the shared checkpoint, or of fresh weights."""
+    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.training.evaluation import evaluate
+
+    with small_run("gpt2", **values) as run:
+        if folder is not None:
+            found = checkpoint_folder.find(Path(folder))
+            assert found is not None
+            checkpoint.load_weights(run, found)
+        result = evaluate(run, run.datasets.validation, 3)
+        assert result is not None
+        return tuple(result)
+
+
+def told(values: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Train with these options; what is printed, and the lines of metrics.jsonl."""
+    from contextlm.training.train import train
+
+    printed = io.StringIO()
+    with small_run("gpt2", **values) as run, contextlib.redirect_stdout(printed):
+        train(run)
+    lines = (Path(run.config.output_dir) / "metrics.jsonl").read_text().splitlines()
+    return printed.getvalue(), [json.loads(line) for line in lines]

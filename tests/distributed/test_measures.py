@@ -1,0 +1,110 @@
+"""What a run tells is true: of the whole model in every layout, of the context's worth, of the time it took."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.layout_cases import save_random_weights
+from tests.distributed.measure_cases import evaluation, model_measures, told, weights_after_a_step
+from tests.distributed.pool import Pool
+
+# One padded vocabulary for all layouts: its rows count in the norm.
+SMALL = {
+    "micro_batch_size": 1,
+    "global_batch_size": 4,
+    "lr": 1e-3,
+    "make_vocab_size_divisible_by": 384,
+    "context_pooling": "last",  # its first update closes the gate: a copy not updated yet would show in the greatest
+}
+TP2, PP2 = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
+GATHER = {"overlap_grad_reduce": True, "overlap_param_gather": True, "ddp_bucket_size": 20_000}
+PLAIN = {"use_distributed_optimizer": False}
+LAYOUTS = {
+    "one": (1, {}),
+    "DP2, gathered late": (2, GATHER),
+    "TP2 SP, plain": (2, TP2 | PLAIN | {"sequence_parallel": True}),
+    "PP2": (2, PP2),
+    "TP2 x PP2, plain": (4, TP2 | PP2 | PLAIN),
+}
+
+
+@pytest.fixture(scope="module")
+def weights(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of random weights."""
+    folder = str(tmp_path_factory.mktemp("measures"))
+    pool.run(save_random_weights, 1, folder=folder, backbone="gpt2", values=SMALL)
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_norm_and_gate_are_those_of_the_whole_model(pool: Pool, weights: str, layout: str) -> None:
+    ((norm, gate),) = pool.run(weights_after_a_step, 1, folder=weights, values=SMALL)
+    world_size, values = LAYOUTS[layout]
+    ranks = pool.run(model_measures, world_size, folder=weights, values=SMALL | values)
+    for found in ranks:
+        assert found["params_norm"] == pytest.approx(norm, rel=1e-5)
+        assert found["gate"] == pytest.approx(gate, rel=1e-4)
+        assert found["peak_memory_bytes"] == ranks[0]["peak_memory_bytes"] > 2**27
+
+
+def test_an_evaluation_says_what_the_context_is_worth(pool: Pool, weights: str) -> None:
+    (one,) = pool.run(evaluation, 1, folder=weights, values=SMALL)
+    loss, num_tokens, _, by_position, zeroed = one
+    # The same as the whole model built with this control.
+    ((expected, *_, not_measured),) = pool.run(
+        evaluation, 1, folder=weights, values=SMALL | {"context_control": "zero", "eval_context_zeroed": False}
+    )
+    assert zeroed == pytest.approx(expected, rel=1e-12) and abs(zeroed - loss) > 1e-3 and not_measured is None
+    # 66 tokens in chunks of 4: the first two positions have one more.
+    assert num_tokens == 3 * 4 * 66
+    assert loss == pytest.approx(sum(n * x for n, x in zip((17, 17, 16, 16), by_position, strict=True)) / 66)
+    assert max(by_position) - min(by_position) > 1e-3
+    for layout in ({}, TP2 | {"sequence_parallel": True}):
+        for found in pool.run(evaluation, 2, folder=weights, values=SMALL | layout):
+            assert found[3] == pytest.approx(by_position, rel=1e-5) and found[4] == pytest.approx(zeroed, rel=1e-5)
+
+
+def test_a_plain_model_has_no_context_to_speak_of(pool: Pool) -> None:
+    (result,) = pool.run(evaluation, 1, folder=None, values={"context_chunk_size": 0})
+    assert math.isfinite(result[0]) and result[3:] == (None, None)
+
+
+def test_every_line_has_every_measure(pool: Pool, tmp_path: Path) -> None:
+    values = {"train_iters": 5, "log_interval": 2, "eval_iters": 1, "eval_interval": 3, "output_dir": str(tmp_path)}
+    printed, lines = pool.run(told, 2, values=values | {"peak_tflops": 1e-3})[-1]
+    training = [line for line in lines if "split" not in line]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 3, 4, 5, 5]  # evaluated between log lines, in order
+    for line in training:
+        assert line["tokens_per_second"] == pytest.approx(2 * 66 / line["elapsed_ms"] * 1000)
+        assert line["tokens_per_second_per_gpu"] == line["tokens_per_second"] / 2
+        assert line["mfu"] == pytest.approx(line["tflops_per_gpu"] * 1000)
+        assert 0 <= line["data_wait_ms"] < line["elapsed_ms"] and line["grad_norm"] > 0
+        at_log_line = line["iteration"] in (2, 4, 5)
+        for name in ("eta_seconds", "params_norm", "gate", "peak_memory_bytes"):
+            assert (line[name] is not None) == at_log_line, name
+    assert training[-1]["eta_seconds"] == 0 < training[1]["eta_seconds"]
+    for name in ("tokens/s", "data wait (ms)", "peak memory (GiB)", "params norm", "gate"):
+        assert len(re.findall(rf" {re.escape(name)}: -?\d+(\.\d+)? \|", printed)) == 3, name
+    (evaluation, _) = [line for line in lines if "split" in line]
+    assert len(evaluation["lm_loss_by_position"]) == 4 and evaluation["lm_loss_context_zeroed"] > 0
+    assert printed.count(" lm loss, context zeroed: ") == 2
+
+
+def test_the_profile_opens_and_names_ten_operations(pool: Pool, tmp_path: Path) -> None:
+    values = {"train_iters": 5, "eval_iters": 0, "output_dir": str(tmp_path), "profile": True}
+    steps = {"profile_step_start": 2, "profile_step_end": 4, "profile_ranks": ("1",)}
+    printed = pool.run(told, 2, values=values | steps)[1][0]
+    table = printed.split("longest operations:\n")[1].split("Self CPU time total")[0].splitlines()
+    rules = [number for number, line in enumerate(table) if line.startswith("---")]
+    assert rules[2] - rules[1] - 1 == 10 and len(rules) == 3
+    (trace,) = tmp_path.glob("*trace*")
+    assert trace.name == "trace_rank1.json.gz"
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    updates = [event for event in events if event.get("name") == "aten::_fused_adamw_"]
+    assert len({event["ts"] for event in updates}) == 2 * 2  # two iterations, two groups of parameters
