@@ -15,8 +15,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from contextlm.config.resolve import ConfigurationError, parse
+from contextlm.config.yaml_file import dump
 from contextlm.errors import UserError
 
 
@@ -24,6 +26,10 @@ def main() -> None:
     """Parse, then describe the run or train."""
     try:
         invocation = parse(sys.argv[1:])
+        warn(invocation.warnings)
+        if invocation.print_config:
+            print(dump(invocation.config), end="")
+            return
         if invocation.dry_run:
             from contextlm.analysis.dry_run import describe
 
@@ -47,6 +53,13 @@ def main() -> None:
             exit_status.write_failure(error.output_dir, error)
         tell(error)
         raise SystemExit(1) from None
+
+
+def warn(sentences: Sequence[str]) -> None:
+    """Every rank finds the same; rank 0 tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        for sentence in sentences:
+            print(f"warning: {sentence}", file=sys.stderr)
 
 
 def tell(error: UserError) -> None:

@@ -1,4 +1,4 @@
-"""Strict parsers of `--data-path` (and of its kin for one split each) and of `--split`.
+"""Strict parsers of `--data-path` and its kin for one split each, of a file that holds its words, and of `--split`.
 
 Megatron reads `0.7 A B C` as four datasets, one named "0.7", and `--split 0,0,0` as NaN; here the bad word is
 named. Used by the checks of `named_files.py` and by `data/datasets.py`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from contextlm.errors import UserError
 
@@ -34,18 +35,33 @@ def parse_blend(tokens: Sequence[str], flag: str = "--data-path") -> list[tuple[
         ]
         prefixes = list(tokens[1::2])
         if len(tokens) % 2:
-            problems = problems or [f"{flag}: the last weight, {tokens[-1]}, has no prefix after it"]
+            problems = problems or [
+                f"{flag}: the last weight, {tokens[-1]}, has no prefix after it; add it or drop the weight"
+            ]
         problems = problems or _duplicates(prefixes, flag)
         weights = [] if problems else [float(token) for token in tokens[::2]]
         total = sum(weights)
         if math.isinf(total):
             problems.append(f"{flag}: the weights add up to infinity; give smaller ones")
         weights = [weight / total for weight in weights]
-        if 0.0 in weights:
+        if 0.0 in weights and not problems:
             problems.append(f"{flag}: a weight vanishes beside the others; leave that dataset out")
     if problems:
         raise UserError(*problems)
     return list(zip(weights, prefixes, strict=True))
+
+
+def read_blend(path: str) -> tuple[str, ...]:
+    """The words of a file (`--data-args-path`) that stand for those of `--data-path`. Raises UserError."""
+    try:
+        words = tuple(Path(path).read_text(encoding="utf-8").split())
+    except OSError as error:
+        raise UserError(f"--data-args-path {path}: {error.strerror}; give an existing text file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--data-args-path {path}: is no text; give a file with the words of --data-path") from None
+    if not words:
+        raise UserError(f"--data-args-path {path}: holds no words; write those of --data-path into it")
+    return words
 
 
 def parse_split(text: str) -> tuple[float, float, float]:

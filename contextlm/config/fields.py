@@ -29,6 +29,7 @@ class Field:
     optional: bool
     default: Any
     help: str
+    example: Any
     choices: tuple[str, ...] | None
     minimum: float | None
     maximum: float | None
@@ -38,6 +39,20 @@ class Field:
     def flag(self) -> str:
         """The flag as it is typed."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def sample(self) -> str:
+        """A value as it may be typed after the flag: the example, else the default, else the first choice."""
+        return typed(self.example or self.default or (self.choices or ("",))[0])
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed on a command line; an absent one is called none."""
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
+    return "none" if value is None else str(value)
 
 
 def sections() -> dict[str, type]:

@@ -1,18 +1,26 @@
-"""The text of `--help`, generated from the tree."""
+"""What `--help` says of every option, generated from the tree; `options_page.py` says the same in Markdown.
+
+The head of an option is the option as it may be typed: with its choices, else with its example, else with its default.
+"""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from contextlm.config.fields import Field, sections
+from contextlm.config.fields import Field, sections, typed
+from contextlm.config.flags import PROGRAM_FLAGS
 from contextlm.config.presets import preset_names
+from contextlm.config.values import expected
 
 _INDENT = " " * 6
 _WIDTH = 100
 
+# Options that are often given together.
 _EXAMPLES = {
+    "program": "--model contextlm-gpt2-124m --config run.yaml --world-size 8 --dry-run",
     "model": "--model gpt2-124m --seq-length 512 --hidden-dropout 0.1",
     "context": "--model gpt2-124m --context-chunk-size 4 --context-fusion norm_add",
     "parallel": "--tensor-model-parallel-size 2 --sequence-parallel --pipeline-model-parallel-size 2",
@@ -22,53 +30,70 @@ _EXAMPLES = {
     "checkpoint": "--save runs/a --load runs/a --save-interval 100",
     "logging": "--log-interval 1 --output-dir runs/a",
 }
+_PROGRAM = {
+    "model": "Start from a preset: " + ", ".join(preset_names()) + ".",
+    "config": "Read fields from a YAML file; a saved config.yaml is one.",
+    "data-args-path": "Read the words of --data-path from a file, where there are too many for a command line.",
+    "dry-run": "Describe the run (parameters, FLOPs, memory, layout) and start nothing; needs no data.",
+    "print-config": "Print the resolved configuration as YAML for --config, and start nothing; needs no data.",
+    "world-size": "Number of processes that a dry run is for; the smallest that fits if not given.",
+    "help": "This text.",
+}
+
+
+class Entry(NamedTuple):
+    """One option: how it may be typed, and what it means."""
+
+    head: str
+    text: str
+
+
+class Section(NamedTuple):
+    """Options that belong together: name, what they are about, one example, the options."""
+
+    name: str
+    title: str
+    example: str
+    entries: list[Entry]
+
+
+def help_sections(fields: Mapping[str, Field]) -> list[Section]:
+    """Every option, by section; those of the program first."""
+    program = [
+        Entry(f"--{name}" + (f" {example}" if example else ""), _PROGRAM[name])
+        for name, example in PROGRAM_FLAGS.items()
+    ]
+    found = [Section("program", "Where values come from, and what is done.", _EXAMPLES["program"], program)]
+    for name, section_class in sections().items():
+        title = inspect.cleandoc(section_class.__doc__ or "").splitlines()[0]
+        entries = [_entry(field) for field in fields.values() if field.section == name]
+        found.append(Section(name, title, _EXAMPLES[name], entries))
+    return found
 
 
 def help_text(fields: Mapping[str, Field]) -> str:
-    """Every flag by section, with its sentence, choices and default, and one example each section."""
-    blocks = [_program()]
-    for section, section_class in sections().items():
-        title = inspect.cleandoc(section_class.__doc__ or "").splitlines()[0]
-        lines = [f"{section}: {title}", f"  e.g. {_EXAMPLES[section]}"]
-        lines += [_entry(field) for field in fields.values() if field.section == section]
-        blocks.append("\n".join(lines))
+    """The sections as plain text for a terminal."""
+    blocks = [
+        "Train GPT-2, Pythia, and both with ContextLM's context head.",
+        "  torchrun --nproc-per-node N pretrain_contextlm.py [--model PRESET] [--config FILE.yaml] [flags]",
+        "A flag wins over the YAML file, which wins over the preset. Flags are never abbreviated.",
+    ]
+    for section in help_sections(fields):
+        lines = [f"{section.name}: {section.title}", f"  e.g. {section.example}"]
+        blocks.append("\n".join([*lines, *(_paragraph(entry) for entry in section.entries)]))
     return "\n\n".join(blocks)
 
 
-def _program() -> str:
-    return "\n".join(
-        [
-            "Train GPT-2, Pythia, and both with ContextLM's context head.",
-            "",
-            "  torchrun --nproc-per-node N pretrain_contextlm.py [--model PRESET] [--config FILE.yaml] [flags]",
-            "",
-            "A flag wins over the YAML file, which wins over the preset. Flags are never abbreviated.",
-            "",
-            _paragraph("--model PRESET", "Start from a preset: " + ", ".join(preset_names()) + "."),
-            _paragraph("--config FILE.yaml", "Read fields from a YAML file; a saved config.yaml is one."),
-            _paragraph(
-                "--dry-run",
-                "Describe the run (parameters, FLOPs, memory, layout) and start nothing; needs no data.",
-            ),
-            _paragraph("--world-size N", "Number of processes a dry run is for; the smallest that fits if not given."),
-            _paragraph("--help", "This text."),
-        ]
-    )
-
-
-def _entry(field: Field) -> str:
+def _entry(field: Field) -> Entry:
     if field.kind is bool:
-        head = f"{field.flag} / --no-{field.flag[2:]}"
         default = "on" if field.default else "off"
-    else:
-        word = {int: "N", float: "X", tuple: "VALUE ..."}.get(field.kind, "TEXT")
-        head = f"{field.flag} " + ("{" + ",".join(field.choices) + "}" if field.choices else word)
-        default = " ".join(field.default) if field.kind is tuple else str(field.default)
-        default = "none" if field.default in (None, ()) else default
-    return _paragraph(head, f"{field.help} [default: {default}]")
+        return Entry(f"{field.flag} / --no-{field.flag[2:]}", f"{field.help} [default: {default}]")
+    value = "{" + ",".join(field.choices) + "}" if field.choices else field.sample
+    takes = "" if field.choices or field.kind in (str, tuple) else f"{expected(field)}; "
+    return Entry(f"{field.flag} {value}", f"{field.help} [{takes}default: {typed(field.default)}]")
 
 
-def _paragraph(head: str, text: str) -> str:
-    return f"  {head}\n" + textwrap.fill(
-        text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
+def _paragraph(entry: Entry) -> str:
+    return f"  {entry.head}\n" + textwrap.fill(
+        entry.text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
     )

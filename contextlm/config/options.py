@@ -14,6 +14,7 @@ def option(
     default: Any,
     help: str,
     *,
+    example: Any = None,
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
@@ -24,9 +25,17 @@ def option(
     Args:
         default: the value when neither preset, YAML nor flag gives one.
         help: one sentence; units included.
+        example: a value that `--help` shows, where the default is none or 0 and there are no choices.
         choices: the only accepted words, if the field is a word.
         minimum, maximum: inclusive bounds of a number.
         above: exclusive lower bound of a number.
     """
-    meta = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above}
+    meta = {
+        "help": help,
+        "example": example,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+    }
     return dataclasses.field(default=default, metadata=meta)

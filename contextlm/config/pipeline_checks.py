@@ -43,6 +43,10 @@ def _uneven(config: Config) -> dict[str, int]:
     return {flag: size for flag, size in sizes.items() if size is not None}
 
 
+def _named(given: dict[str, int]) -> str:
+    return " and ".join(f"{flag} {size}" for flag, size in given.items())
+
+
 def _stages(config: Config) -> list[str]:
     layers, stages = config.model.num_layers, config.parallel.pipeline_model_parallel_size
     if given := _uneven(config):
@@ -58,7 +62,7 @@ def _stages(config: Config) -> list[str]:
 
 def _uneven_stages(given: dict[str, int], layers: int, stages: int) -> list[str]:
     """The first or last stage, or both, have sizes of their own; the others, if any, share the rest equally."""
-    named = " and ".join(f"{flag} {size}" for flag, size in given.items())
+    named = _named(given)
     if stages == 1:
         return [
             f"{named}: the only pipeline stage holds all layers; use --pipeline-model-parallel-size 2 or more, or "
@@ -109,7 +113,7 @@ def _layers_of_a_chunk(config: Config, layers: int) -> list[str]:
     flag = f"--num-layers-per-virtual-pipeline-stage {layers}"
     if given := _uneven(config):
         return [
-            f"{flag}: with {' and '.join(given)} pipeline stages may differ in size; use "
+            f"{flag}: with {_named(given)} pipeline stages may differ in size; use "
             "--num-virtual-stages-per-pipeline-rank instead"
         ]
     size, *others = stage_sizes(config)
@@ -128,7 +132,7 @@ def _chunks_of_a_stage(config: Config, count: int) -> list[str]:
     if len(sizes) == len(given := _uneven(config)) and count > 1:
         # megatron-core would divide by the number of other stages.
         return [
-            f"{' and '.join(given)}: one of them tells the sizes of two pipeline stages, and {flag} takes only one; "
+            f"{_named(given)}: one of them tells the sizes of two pipeline stages, and {flag} takes only one; "
             "drop the last"
         ]
     common = math.gcd(*sizes)

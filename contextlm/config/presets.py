@@ -65,12 +65,12 @@ def preset_names() -> list[str]:
     return plain + [f"contextlm-{name}" for name in plain]
 
 
-def preset(name: str) -> dict[str, dict[str, Any]]:
-    """Section -> field -> value of a preset. Raises UserError for an unknown name."""
+def preset(name: str, where: str = "--model") -> dict[str, dict[str, Any]]:
+    """Section -> field -> value of a preset. Raises UserError that begins with `where` for an unknown name."""
     if name not in preset_names():
         near = nearest_name(name, preset_names())
         hint = f"did you mean {near}?" if near else "use one of " + ", ".join(preset_names())
-        raise UserError(f"--model: no preset is called {name!r}; {hint}")
+        raise UserError(f"{where}: no preset is called {name!r}; {hint}")
     plain = name.removeprefix("contextlm-")
     family, size_name = plain.split("-", 1)
     size = _FAMILIES[family][size_name]

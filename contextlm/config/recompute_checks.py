@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlm.config.megatron_flags import refused_value
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.pipeline_checks import chunks_origin, pipeline_problems
-from contextlm.config.refused import refused_value
 from contextlm.config.schema import Config, TrainingConfig
 from contextlm.config.suggestions import nearest_name
 
@@ -15,6 +15,7 @@ def recompute_problems(config: Config) -> list[str]:
     """What is wrong with the recomputation of whole layers or of parts of them."""
     training = config.training
     how = {"--recompute-method": training.recompute_method, "--recompute-num-layers": training.recompute_num_layers}
+    example = {"--recompute-method": "uniform", "--recompute-num-layers": "1"}
     problems = _modules(training)
     if training.recompute_granularity != "full":
         return problems + [
@@ -25,8 +26,8 @@ def recompute_problems(config: Config) -> list[str]:
     if missing := [flag for flag, value in how.items() if value is None]:
         return [
             *problems,
-            f"--recompute-granularity full: needs {' and '.join(missing)}; add e.g. --recompute-method uniform "
-            "--recompute-num-layers 1",
+            f"--recompute-granularity full: needs {' and '.join(missing)}; add e.g. "
+            + " ".join(f"{flag} {example[flag]}" for flag in missing),
         ]
     return problems if pipeline_problems(config) else problems + _too_many(config)
 

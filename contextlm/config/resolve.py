@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from contextlm.config.blend import read_blend
 from contextlm.config.fields import Field, all_fields, build
 from contextlm.config.flags import FlagReading, read_flags
 from contextlm.config.help import help_text
@@ -56,12 +57,16 @@ class Invocation(NamedTuple):
     Attributes:
         config: resolved and checked.
         dry_run: describe the run and start nothing.
-        world_size: number of processes; None only in a dry run that names none.
+        print_config: print the configuration and start nothing.
+        world_size: number of processes; None only where nothing is started and none is named.
+        warnings: what was given and is ignored, one sentence each.
     """
 
     config: Config
     dry_run: bool
+    print_config: bool
     world_size: int | None
+    warnings: tuple[str, ...]
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invocation:
@@ -77,30 +82,37 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
     if "help" in flags.program:
         print(help_text(fields))
         raise SystemExit(0)
-    dry_run = "dry-run" in flags.program
-    problems = list(flags.problems)
-    world_size = _world_size(flags, os.environ if environ is None else environ, dry_run, problems)
-    config, bad = _resolve(fields, flags, problems)
+    dry_run, print_config = "dry-run" in flags.program, "print-config" in flags.program
+    starts = not (dry_run or print_config)
+    problems, warnings = list(flags.problems), list(flags.warnings.values())
+    if dry_run and print_config:
+        problems.append("--dry-run and --print-config: a dry run prints the configuration too; keep one of the two")
+    world_size = _world_size(flags, os.environ if environ is None else environ, starts, problems)
+    config, bad = _resolve(fields, flags, problems, warnings)
     if world_size is None and "world-size" in flags.program:
         bad.add("--world-size")
-    problems += _not_about(bad, validate(config, world_size, dry_run=dry_run))
+    problems += _not_about(bad, validate(config, world_size, dry_run=not starts))
     if problems:
         raise ConfigurationError(config.output_dir, *problems)
-    return Invocation(config, dry_run, world_size)
+    return Invocation(config, dry_run, print_config, world_size, tuple(warnings))
 
 
-def _resolve(fields: Mapping[str, Field], flags: FlagReading, problems: list[str]) -> tuple[Config, set[str]]:
-    """The tree, with defaults in place of bad values, and the flags of those; adds to `problems`."""
-    reading = YamlReading(None, {}, set(), [])
+def _resolve(
+    fields: Mapping[str, Field], flags: FlagReading, problems: list[str], warnings: list[str]
+) -> tuple[Config, set[str]]:
+    """The tree, with defaults in place of bad values, and the flags of those; adds to `problems` and `warnings`."""
+    reading = YamlReading(None, {}, set(), [], [])
     if isinstance(path := flags.program.get("config"), str):
         reading = read_yaml(path, fields)
         problems += reading.problems
+        warnings += reading.warnings
     name = flags.program.get("model", reading.preset)
     values: dict[str, Any] = {}
     bad = set(flags.bad)
     if isinstance(name, str):
         try:
-            for section in preset(name).values():
+            where = "--model" if "model" in flags.program else f"{path}: preset"
+            for section in preset(name, where).values():
                 values.update(section)
         except UserError as error:
             problems += error.problems
@@ -109,7 +121,7 @@ def _resolve(fields: Mapping[str, Field], flags: FlagReading, problems: list[str
     values.update(reading.values)
     bad.update(reading.bad)
     bad.difference_update(reading.values)
-    for field_name, raw in flags.fields.items():
+    for field_name, raw in _with_blend(flags, bad, problems).items():
         field = fields[field_name]
         bad.discard(field_name)
         try:
@@ -121,10 +133,26 @@ def _resolve(fields: Mapping[str, Field], flags: FlagReading, problems: list[str
     return build(values, preset_name), {fields[field_name].flag for field_name in bad}
 
 
-def _world_size(flags: FlagReading, environ: Mapping[str, str], dry_run: bool, problems: list[str]) -> int | None:
-    """Processes of the run: `--world-size` in a dry run, else torchrun's, else one (dry run: not said)."""
+def _with_blend(flags: FlagReading, bad: set[str], problems: list[str]) -> Mapping[str, Any]:
+    """The fields of the command line, the words of `--data-args-path` as those of `--data-path`."""
+    path = flags.program.get("data-args-path")
+    if not isinstance(path, str):
+        return flags.fields
+    if "data_path" in flags.fields:
+        problems.append(f"--data-args-path {path}: --data-path is given too; keep one of the two")
+        return flags.fields
+    try:
+        return {**flags.fields, "data_path": read_blend(path)}
+    except UserError as error:
+        problems += error.problems
+        bad.add("data_path")
+        return flags.fields
+
+
+def _world_size(flags: FlagReading, environ: Mapping[str, str], starts: bool, problems: list[str]) -> int | None:
+    """Processes of the run: `--world-size` where nothing starts, else torchrun's, else one (or not said)."""
     given = flags.program.get("world-size")
-    if given is not None and not dry_run:
+    if given is not None and starts:
         problems.append(f"--world-size {given}: only with --dry-run; a run has as many processes as torchrun starts")
     elif given is not None:
         if re.fullmatch("[1-9][0-9]*", str(given)):
@@ -134,7 +162,7 @@ def _world_size(flags: FlagReading, environ: Mapping[str, str], dry_run: bool, p
     started = environ.get("WORLD_SIZE", "")
     if started.isdigit() and int(started) > 0:
         return int(started)
-    return None if dry_run else 1
+    return 1 if starts else None
 
 
 def _not_about(bad_flags: set[str], problems: list[str]) -> list[str]:

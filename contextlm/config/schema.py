@@ -21,11 +21,13 @@ class ModelConfig:
 
     num_layers: int = option(4, "Number of transformer layers of the backbone.", minimum=1)
     hidden_size: int = option(128, "Width of the residual stream.", minimum=1)
-    ffn_hidden_size: int | None = option(None, "Width of the MLP; 4 x hidden size if not given.", minimum=1)
+    ffn_hidden_size: int | None = option(
+        None, "Width of the MLP; 4 x hidden size if not given.", example=3072, minimum=1
+    )
     num_attention_heads: int = option(4, "Number of attention heads.", minimum=1)
     seq_length: int = option(256, "Tokens per training sample.", minimum=1)
     max_position_embeddings: int | None = option(
-        None, "Rows of the learned position table; follows --seq-length if not given.", minimum=1
+        None, "Rows of the learned position table; follows --seq-length if not given.", example=1024, minimum=1
     )
     position_embedding_type: str = option(
         "learned_absolute",
@@ -45,13 +47,16 @@ class ModelConfig:
     vocab_size: int | None = option(
         None,
         "Size of the vocabulary for --dry-run without a tokenizer; training takes the tokenizer's.",
+        example=50257,
         minimum=1,
     )
     make_vocab_size_divisible_by: int = option(
         128, "The embedding table is padded to a multiple of this times the tensor-parallel size.", minimum=1
     )
-    hidden_dropout: float = option(0.0, "Dropout after embedding, attention and MLP.", minimum=0, maximum=0.99)
-    attention_dropout: float = option(0.0, "Dropout on attention probabilities.", minimum=0, maximum=0.99)
+    hidden_dropout: float = option(
+        0.0, "Dropout after embedding, attention and MLP.", example=0.1, minimum=0, maximum=0.99
+    )
+    attention_dropout: float = option(0.0, "Dropout on attention probabilities.", example=0.1, minimum=0, maximum=0.99)
     init_method: str = option(
         "normal",
         "Initial weights: normal (std --init-method-std) or small_init, std sqrt(2 / (5 hidden)).",
@@ -89,10 +94,12 @@ class ModelConfig:
 class ContextConfig:
     """The context head (docs/method.md): chunk size 0 leaves the plain backbone."""
 
-    context_chunk_size: int = option(0, "Tokens pooled into one context embedding; 0 = no context head.", minimum=0)
+    context_chunk_size: int = option(
+        0, "Tokens pooled into one context embedding; 0 = no context head.", example=4, minimum=0
+    )
     context_predictor_layers: int = option(2, "Causal layers over chunks; 0 = pooling only.", minimum=0)
     context_encoder_layers: int | None = option(
-        None, "Layers of the token encoder, before the head; half of the layers if not given.", minimum=0
+        None, "Layers of the token encoder, before the head; half of the layers if not given.", example=6, minimum=0
     )
     context_pooling: str = option(
         "mean", "How a chunk's states become one embedding.", choices=("mean", "last", "first")
@@ -130,16 +137,23 @@ class ParallelConfig:
     num_layers_per_virtual_pipeline_stage: int | None = option(
         None,
         "Layers of one model chunk of an interleaved pipeline, in which each stage holds several chunks.",
+        example=2,
         minimum=1,
     )
     num_virtual_stages_per_pipeline_rank: int | None = option(
-        None, "Model chunks of each stage of an interleaved pipeline: the other way to say the same.", minimum=1
+        None,
+        "Model chunks of each stage of an interleaved pipeline: the other way to say the same.",
+        example=2,
+        minimum=1,
     )
     decoder_first_pipeline_num_layers: int | None = option(
-        None, "Layers of the first stage, which also embeds; the others share the rest equally.", minimum=1
+        None, "Layers of the first stage, which also embeds; the others share the rest equally.", example=5, minimum=1
     )
     decoder_last_pipeline_num_layers: int | None = option(
-        None, "Layers of the last stage, which also computes the loss; the others share the rest equally.", minimum=1
+        None,
+        "Layers of the last stage, which also computes the loss; the others share the rest equally.",
+        example=5,
+        minimum=1,
     )
     use_distributed_optimizer: bool = option(
         True, "Data-parallel ranks share the optimizer's states instead of each holding all of them."
@@ -157,6 +171,7 @@ class ParallelConfig:
         None,
         "Parameters of one bucket of an overlapped reduction or gather; 40,000,000, or 1,000,000 for each "
         "data-parallel rank if that is more, if not given.",
+        example=40000000,
         minimum=1,
     )
     distributed_backend: str = option(
@@ -181,18 +196,21 @@ class TrainingConfig:
 
     micro_batch_size: int = option(1, "Samples per forward pass of one data-parallel rank.", minimum=1)
     global_batch_size: int | None = option(
-        None, "Samples per optimizer step; micro-batch size x data-parallel size if not given.", minimum=1
+        None, "Samples per optimizer step; micro-batch size x data-parallel size if not given.", example=64, minimum=1
     )
-    train_iters: int | None = option(None, "Optimizer steps of the whole run.", minimum=0)
+    train_iters: int | None = option(None, "Optimizer steps of the whole run.", example=1000, minimum=0)
     train_samples: int | None = option(
         None,
         "Samples of the whole run, in place of --train-iters; an incomplete last batch is left out, and the schedules "
         "are in samples too.",
+        example=100000,
         minimum=1,
     )
-    exit_interval: int | None = option(None, "Save and exit when the iteration is a multiple of this.", minimum=1)
+    exit_interval: int | None = option(
+        None, "Save and exit when the iteration is a multiple of this.", example=500, minimum=1
+    )
     exit_duration_in_mins: float | None = option(
-        None, "Save and exit when the processes have run for so many minutes.", above=0
+        None, "Save and exit when the processes have run for so many minutes.", example=230.0, above=0
     )
     exit_signal_handler: bool = option(
         True,
@@ -219,6 +237,7 @@ class TrainingConfig:
         (),
         "START INCREMENT SAMPLES: begin with batches of START samples and grow by INCREMENT at equal distances, "
         "to the full --global-batch-size after SAMPLES samples.",
+        example=("16", "16", "10000"),
     )
     bf16: bool = option(False, "bfloat16 weights and activations over fp32 master weights.")
     fp16: bool = option(False, "fp16 weights and activations over fp32 master weights, with a loss scale.")
@@ -234,7 +253,9 @@ class TrainingConfig:
         "first --recompute-num-layers of each stage (of each model chunk, interleaved).",
         choices=("uniform", "block"),
     )
-    recompute_num_layers: int | None = option(None, "Layers of a group (uniform) or of each stage (block).", minimum=1)
+    recompute_num_layers: int | None = option(
+        None, "Layers of a group (uniform) or of each stage (block).", example=1, minimum=1
+    )
     recompute_modules: tuple[str, ...] = option(
         ("core_attn",), "Parts that are computed again with selective: core_attn, mlp, or both."
     )
@@ -242,6 +263,7 @@ class TrainingConfig:
         None,
         "Iterations between checks that weights which several ranks hold are still bit-equal; a difference is an "
         "error that names the weight and the ranks.",
+        example=100,
         minimum=1,
     )
 
@@ -251,27 +273,31 @@ class OptimizerConfig:
     """AdamW and its schedule."""
 
     lr: float = option(6e-4, "Peak learning rate.", above=0)
-    min_lr: float = option(0.0, "Learning rate at the end of the decay.", minimum=0)
+    min_lr: float = option(0.0, "Learning rate at the end of the decay.", example=6e-5, minimum=0)
     lr_decay_style: str = option(
         "cosine",
         "Shape of the decay; WSD stays at --lr until the last --lr-wsd-decay-iters.",
         choices=("cosine", "linear", "constant", "inverse-square-root", "WSD"),
     )
-    lr_decay_iters: int | None = option(None, "Iterations until --min-lr; --train-iters if not given.", minimum=1)
-    lr_decay_samples: int | None = option(
-        None, "Samples until --min-lr, with --train-samples, which it is if not given.", minimum=1
+    lr_decay_iters: int | None = option(
+        None, "Iterations until --min-lr; --train-iters if not given.", example=1000, minimum=1
     )
-    lr_wsd_decay_iters: int | None = option(None, "Iterations of WSD's decay, the last ones.", minimum=1)
+    lr_decay_samples: int | None = option(
+        None, "Samples until --min-lr, with --train-samples, which it is if not given.", example=100000, minimum=1
+    )
+    lr_wsd_decay_iters: int | None = option(None, "Iterations of WSD's decay, the last ones.", example=100, minimum=1)
     lr_wsd_decay_samples: int | None = option(
-        None, "Samples of WSD's decay, the last ones, with --train-samples.", minimum=1
+        None, "Samples of WSD's decay, the last ones, with --train-samples.", example=10000, minimum=1
     )
     lr_wsd_decay_style: str = option(
         "exponential", "Shape of WSD's decay.", choices=("exponential", "linear", "cosine", "minus_sqrt")
     )
-    lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", minimum=0)
-    lr_warmup_samples: int = option(0, "Samples of linear warm-up from 0, with --train-samples.", minimum=0)
+    lr_warmup_iters: int = option(0, "Iterations of linear warm-up from 0.", example=100, minimum=0)
+    lr_warmup_samples: int = option(
+        0, "Samples of linear warm-up from 0, with --train-samples.", example=10000, minimum=0
+    )
     lr_warmup_fraction: float | None = option(
-        None, "Share of the decay's length that is warm-up, in place of its length.", minimum=0, maximum=1
+        None, "Share of the decay's length that is warm-up, in place of its length.", example=0.1, minimum=0, maximum=1
     )
     weight_decay: float = option(0.1, "AdamW weight decay; never on biases, norms and the gate.", minimum=0)
     weight_decay_incr_style: str = option(
@@ -279,13 +305,19 @@ class OptimizerConfig:
         "How weight decay goes from --start-weight-decay to --end-weight-decay over the run.",
         choices=("constant", "linear", "cosine"),
     )
-    start_weight_decay: float | None = option(None, "Weight decay at the start, where it is not constant.", minimum=0)
-    end_weight_decay: float | None = option(None, "Weight decay at the end, where it is not constant.", minimum=0)
+    start_weight_decay: float | None = option(
+        None, "Weight decay at the start, where it is not constant.", example=0.01, minimum=0
+    )
+    end_weight_decay: float | None = option(
+        None, "Weight decay at the end, where it is not constant.", example=0.1, minimum=0
+    )
     adam_beta1: float = option(0.9, "AdamW beta 1.", minimum=0, maximum=0.999999)
     adam_beta2: float = option(0.95, "AdamW beta 2.", minimum=0, maximum=0.999999)
     adam_eps: float = option(1e-8, "AdamW epsilon.", above=0)
     clip_grad: float = option(1.0, "Global gradient norm above which gradients are scaled down; 0 = off.", minimum=0)
-    loss_scale: float | None = option(None, "Constant loss scale of fp16; it adapts itself if not given.", above=0)
+    loss_scale: float | None = option(
+        None, "Constant loss scale of fp16; it adapts itself if not given.", example=65536.0, above=0
+    )
     initial_loss_scale: float = option(
         2.0**32, "Loss scale of the first fp16 iteration; halved until it fits.", above=0
     )
@@ -303,22 +335,35 @@ class DataConfig:
     data_path: tuple[str, ...] = option(
         (),
         "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix ...",
+        example=("0.7", "data/a_text_document", "0.3", "data/b_text_document"),
     )
     split: str | None = option(
-        None, "Documents of --data-path for training, validation, test: three numbers >= 0; 969,30,1 if not given."
+        None,
+        "Documents of --data-path for training, validation, test: three numbers >= 0; 969,30,1 if not given.",
+        example="98,2,0",
     )
     train_data_path: tuple[str, ...] = option(
-        (), "Training data, written like --data-path, where each split has datasets of its own."
+        (),
+        "Training data, written like --data-path, where each split has datasets of its own.",
+        example=("data/train_text_document",),
     )
-    valid_data_path: tuple[str, ...] = option((), "Validation data, beside --train-data-path.")
-    test_data_path: tuple[str, ...] = option((), "Test data, beside --train-data-path.")
+    valid_data_path: tuple[str, ...] = option(
+        (), "Validation data, beside --train-data-path.", example=("data/valid_text_document",)
+    )
+    test_data_path: tuple[str, ...] = option(
+        (), "Test data, beside --train-data-path.", example=("data/test_text_document",)
+    )
     tokenizer_type: str | None = option(
         None,
         "Kind of tokenizer.",
         choices=("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer"),
     )
-    tokenizer_model: str | None = option(None, "Tokenizer file (.model or tokenizer.json) or folder.")
-    eod_token: str | None = option(None, "Text of the end-of-document token, where the tokenizer does not say.")
+    tokenizer_model: str | None = option(
+        None, "Tokenizer file (.model or tokenizer.json) or folder.", example="tokenizer.json"
+    )
+    eod_token: str | None = option(
+        None, "Text of the end-of-document token, where the tokenizer does not say.", example="<|endoftext|>"
+    )
 
     @property
     def document_split(self) -> str:
@@ -335,11 +380,15 @@ class DataConfig:
 class CheckpointConfig:
     """What is saved and what a run starts from."""
 
-    save: str | None = option(None, "Folder for checkpoints.")
+    save: str | None = option(None, "Folder for checkpoints.", example="runs/a")
     load: str | None = option(
-        None, "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh."
+        None,
+        "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh.",
+        example="runs/a",
     )
-    save_interval: int | None = option(None, "Iterations between checkpoints; the end is always saved.", minimum=1)
+    save_interval: int | None = option(
+        None, "Iterations between checkpoints; the end is always saved.", example=100, minimum=1
+    )
     distrib_optim_fully_reshardable_mem_efficient: bool = option(
         False,
         "Save the distributed optimizer through one data-parallel rank: slower, but only that one holds 12 bytes of "
@@ -347,7 +396,7 @@ class CheckpointConfig:
     )
     finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
     init_backbone_from: str | None = option(
-        None, "A plain checkpoint whose weights become the backbone under a new context head."
+        None, "A plain checkpoint whose weights become the backbone under a new context head.", example="runs/gpt2"
     )
 
     @property
@@ -361,17 +410,25 @@ class LoggingConfig:
     """What is told, where."""
 
     log_interval: int = option(10, "Iterations between log lines.", minimum=1)
-    output_dir: str | None = option(None, "Folder for metrics.jsonl and exit.json; --save if not given.")
+    output_dir: str | None = option(
+        None, "Folder for metrics.jsonl, config.yaml and exit.json; --save if not given.", example="runs/a"
+    )
     peak_tflops: float | None = option(
-        None, "Peak TFLOP/s of one device for MFU, where the device is not known to us.", above=0
+        None, "Peak TFLOP/s of one device for MFU, where the device is not known to us.", example=989.0, above=0
     )
     progress_bar: bool = option(True, "A progress bar below the log lines, if stderr is a terminal.")
-    tensorboard_dir: str | None = option(None, "Folder for TensorBoard's event files; needs tensorboard.")
-    wandb_project: str | None = option(None, "Project of Weights & Biases to log to; needs wandb.")
-    wandb_exp_name: str | None = option(None, "Name of the run there; W&B's choice if not given.")
-    wandb_save_dir: str | None = option(None, "Folder for W&B's own files; --output-dir if not given.")
-    mlflow_experiment: str | None = option(None, "Experiment of MLflow to log to; needs mlflow.")
-    mlflow_tracking_uri: str | None = option(None, "MLflow's server or folder; MLflow's own choice if not given.")
+    tensorboard_dir: str | None = option(
+        None, "Folder for TensorBoard's event files; needs tensorboard.", example="runs/a/tensorboard"
+    )
+    wandb_project: str | None = option(None, "Project of Weights & Biases to log to; needs wandb.", example="contextlm")
+    wandb_exp_name: str | None = option(None, "Name of the run there; W&B's choice if not given.", example="a")
+    wandb_save_dir: str | None = option(
+        None, "Folder for W&B's own files; --output-dir if not given.", example="runs/a"
+    )
+    mlflow_experiment: str | None = option(None, "Experiment of MLflow to log to; needs mlflow.", example="contextlm")
+    mlflow_tracking_uri: str | None = option(
+        None, "MLflow's server or folder; MLflow's own choice if not given.", example="http://localhost:5000"
+    )
     profile: bool = option(
         False, "Profile some iterations: trace_rankN.json.gz in --output-dir, for Perfetto, and a table."
     )

@@ -2,7 +2,8 @@
 
 A file has the sections of the tree (`model: {num_layers: 4}`), or fields at its top level (`num_layers:
 4`), with underscores or dashes; `preset: NAME` or `model: NAME` names a preset. What `dump` writes, `load`
-reads back equal. Read next: `resolve.py`, which puts presets below and flags above what is read here.
+reads back equal. PyYAML is imported where it is used: `--help` does without it. Read next: `resolve.py`, which puts
+presets below and flags above what is read here.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from contextlm import atomic_files
 from contextlm.config.fields import Field, all_fields, build, sections
+from contextlm.config.flags import PROGRAM_FLAGS
+from contextlm.config.megatron_flags import flag_verdict
 from contextlm.config.presets import preset
-from contextlm.config.refused import refused_flag
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import nearest_name
-from contextlm.config.values import from_yaml
+from contextlm.config.values import from_yaml, in_yaml
 from contextlm.errors import UserError
 
 _WIDTH = 90
 
 
 class YamlReading(NamedTuple):
-    """What a file says: the preset it names, checked values by field, fields with bad values, problems.
+    """What a file says: preset, checked values by field, fields with bad values, problems, ignored keys.
 
     In a file that cannot be read every field is bad: nobody knows what it would have said.
     """
@@ -35,6 +36,7 @@ class YamlReading(NamedTuple):
     values: dict[str, Any]
     bad: set[str]
     problems: list[str]
+    warnings: list[str]
 
 
 def load(path: str | Path) -> Config:
@@ -46,7 +48,7 @@ def load(path: str | Path) -> Config:
     if reading.problems:
         raise UserError(*reading.problems)
     values: dict[str, Any] = {}
-    for section in preset(reading.preset).values() if reading.preset else ():
+    for section in preset(reading.preset, f"{path}: preset").values() if reading.preset else ():
         values.update(section)
     return build({**values, **reading.values}, reading.preset)
 
@@ -56,6 +58,8 @@ def dump(config: Config, *, compact: bool = False) -> str:
 
     compact: a section is a wrapped flow mapping instead of a line per field.
     """
+    import yaml
+
     tree: dict[str, Any] = {"preset": config.preset}
     for section in sections():
         part = dataclasses.asdict(getattr(config, section))
@@ -70,18 +74,28 @@ def dump(config: Config, *, compact: bool = False) -> str:
     return "\n".join([f"preset: {config.preset or 'null'}", *(f"{key}: {flow}" for key, flow in flows.items())]) + "\n"
 
 
+def write(config: Config, path: Path) -> None:
+    """Write what `dump` says to a file, atomically; its folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_bytes(path, dump(config).encode())
+
+
 def read_yaml(path: str | Path, fields: Mapping[str, Field]) -> YamlReading:
     """Read a file; never raises for what a user can mend, mistakes are in `problems`."""
-    reading = YamlReading(None, {}, set(), [])
-    unreadable = YamlReading(None, {}, set(fields), [])
+    import yaml
+
+    reading = YamlReading(None, {}, set(), [], [])
+    unreadable = YamlReading(None, {}, set(fields), [], [])
     try:
         text = Path(path).read_text(encoding="utf-8")
         problems = _repeated_keys(text, path)
         tree = yaml.safe_load(text)
     except OSError as error:
         return unreadable._replace(problems=[f"--config {path}: {error.strerror}; give an existing YAML file"])
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return unreadable._replace(problems=[f"--config {path}: not valid YAML: {' '.join(str(error).split())}"])
+    except UnicodeDecodeError:
+        return unreadable._replace(problems=[f"--config {path}: is no UTF-8 text; give a YAML file"])
+    except yaml.YAMLError as error:
+        return unreadable._replace(problems=[f"--config {path}: not valid YAML: {_cause(error)}"])
     reading.problems.extend(problems)
     if tree is None:
         return reading
@@ -95,11 +109,20 @@ def read_yaml(path: str | Path, fields: Mapping[str, Field]) -> YamlReading:
     return reading._replace(preset=names[0] if names else None)
 
 
+def _cause(error: Exception) -> str:
+    """What PyYAML says, without its drawing of the place."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"{error.problem}; mend line {mark.line + 1}"  # type: ignore[attr-defined]
+    return " ".join(str(error).split())
+
+
 def _read_top(reading: YamlReading, fields: Mapping[str, Field], key: str, node: Any, path: str) -> None:
     """One top-level key: the preset's name, a section, or a field."""
     if key == "preset" or (key == "model" and isinstance(node, str)):
         if node is not None and not isinstance(node, str):
-            reading.problems.append(f"{path}: preset: {node!r} is not the name of a preset")
+            reading.problems.append(
+                f"{path}: preset: {in_yaml(node)} is not the name of a preset; give one, e.g. gpt2-124m"
+            )
     elif key not in sections():
         _read_field(reading, fields, key, node, path, section=None)
     elif isinstance(node, dict):
@@ -132,17 +155,24 @@ def _read_field(
 
 
 def _note_unknown(reading: YamlReading, fields: Mapping[str, Field], name: str, raw: Any, where: str) -> None:
-    """Say why a key that is no field of ours is not accepted, unless it asks for nothing."""
-    known, why = refused_flag(name.replace("_", "-"), [str(raw)])
-    if not known:
+    """Say why a key that is no field of ours is refused or ignored, unless it asks for nothing."""
+    words = [] if raw is True else [str(item) for item in raw] if isinstance(raw, list) else [str(raw)]
+    flag = name.replace("_", "-")
+    verdict = flag_verdict(flag, words)
+    if flag in PROGRAM_FLAGS:
+        reading.problems.append(f"{where}: is no key; give --{flag} on the command line")
+    elif verdict is None:
         near = nearest_name(name, [*fields, *sections(), "preset"])
         reading.problems.append(f"{where}: unknown key; " + (f"did you mean {near}?" if near else "see --help"))
-    elif why is not None and raw not in (False, None):
-        reading.problems.append(f"{where}: {raw!r}: {why}")
+    elif raw not in (False, None):
+        sentences = reading.problems if verdict.refused else reading.warnings
+        sentences.append(f"{where}: {in_yaml(raw)}: {verdict.sentence}")
 
 
 def _repeated_keys(text: str, path: str | Path) -> list[str]:
     """Keys that stand twice in one mapping, of which PyYAML would silently take the last."""
+    import yaml
+
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return []

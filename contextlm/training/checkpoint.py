@@ -25,8 +25,8 @@ from contextlm import __version__, atomic_files
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
-from contextlm.config.yaml_file import dump as dump_config
 from contextlm.config.yaml_file import load as load_config
+from contextlm.config.yaml_file import write as write_config
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
@@ -73,7 +73,7 @@ def save(run: Run, say: Say) -> None:
         except CheckpointException as error:  # not an Exception
             raise UserError(f"checkpoint {temporary} cannot be written: {_everyones(error)}") from error
     if is_first:
-        (temporary / checkpoint_folder.CONFIG_FILE).write_text(dump_config(run.config))
+        write_config(run.config, temporary / checkpoint_folder.CONFIG_FILE)
         run.tokenizer.save(temporary)
         atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, _describe(run))
         checkpoint_folder.publish(temporary, iteration)
@@ -88,6 +88,12 @@ def _everyones(error: CheckpointException) -> str:
     torch.distributed.all_gather_object(found, causes)
     together = {rank: cause for causes in found for rank, cause in causes.items()}
     return "; ".join(f"rank {rank}: {cause}" for rank, cause in sorted(together.items()))
+
+
+def save_config(run: Run) -> None:
+    """Write the run's `config.yaml` beside its metrics, for `--config`."""
+    if run.config.output_dir is not None and run.runtime.rank == 0:
+        write_config(run.config, Path(run.config.output_dir, checkpoint_folder.CONFIG_FILE))
 
 
 def load(run: Run, say: Say) -> int:

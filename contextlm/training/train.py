@@ -36,6 +36,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
     if progress.iteration >= run.num_iterations:
         metrics.say(f"nothing to do: iteration {progress.iteration} of {run.num_iterations} is done")
         return None
+    checkpoint.save_config(run)
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
     nan_check = NanCheck(run, hosts)
     batches = metrics.timed(run.micro_batches(run.datasets.train, progress.consumed_samples, run.num_microbatches_at))

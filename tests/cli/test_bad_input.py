@@ -1,4 +1,7 @@
-"""Each mistake gets its message, all at once where they are found at once, and nothing is lost."""
+"""Mistakes as a program tells them, all at once where they are found at once, and nothing is lost.
+
+What is said of each wrong command line is in tests/unit/config/wrong_command_lines.txt.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,8 @@ TRAIN = ("pretrain_contextlm.py", *SMALL, "--train-iters", "2")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tensor-model-parallel-size", "3"), "--tensor-model-parallel-size 3: "),
-        (("--train-itres", "5"), "--train-itres: unknown flag; did you mean --train-iters?"),
-        (("--load", "no/such/folder"), "--load no/such/folder: no such folder"),
         (("--data-path", "no/such/prefix"), "no/such/prefix.bin and no/such/prefix.idx not found"),
-        (("--pipeline-model-parallel-layout", "Et|tL"), "--pipeline-model-parallel-layout Et|tL: not supported yet"),
-        (("--overlap-param-gather",), "--overlap-param-gather: "),
-        (("--context-parallel-size", "2"), "--context-parallel-size 2: not supported yet"),
-        (("--fp8-format", "hybrid"), "not supported yet"),
         (("--num-experts", "8"), "not supported in ContextLM because"),
-        (("--lr", "fast"), "--lr: "),
         (("--split", "0,1,0"), "--split 0,1,0: leaves nothing for training"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,

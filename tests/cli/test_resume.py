@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from tests.cli.programs import losses, metrics, train
+from contextlm.config import load, parse
+from tests.cli.programs import SMALL, losses, metrics, run, train
 
 LOG_LINE = re.compile(
     r"^ \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\] iteration [ \d]{8}/[ \d]{8} \| consumed samples: [ \d]{12} \| "
@@ -43,22 +44,28 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
 
 
 def test_eval_iters_0_never_evaluates(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
-    done = train(data, tmp_path, "--train-iters", "2", "--eval-interval", "1", "--eval-iters", "0")
+    """In a run that saves no checkpoint, but keeps its metrics and its configuration."""
+    words = (*SMALL, "--data-path", str(data), "--output-dir", str(tmp_path), "--train-iters", "2")
+    words += ("--eval-interval", "1", "--eval-iters", "0")
+    done = run("pretrain_contextlm.py", *words)
     assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "exit.json", "metrics.jsonl"]
+    assert load(tmp_path / "config.yaml") == parse(words, {}).config
     assert len(losses(tmp_path)) == 2 and not any("split" in line for line in metrics(tmp_path))
     assert any("split" in line for line in metrics(twenty_steps))
 
 
-def test_exit_status_and_resolved_configuration_are_kept(twenty_steps: Path) -> None:
+def test_exit_status_and_resolved_configuration_are_kept(data: Path, twenty_steps: Path) -> None:
     assert json.loads((twenty_steps / "exit.json").read_text()) == {
         "status": 0,
         "rank": 0,
         "cause": None,
         "attempt": 0,
     }
-    from contextlm.config.yaml_file import load
-
-    saved = load(twenty_steps / "iter_0000020" / "config.yaml")
-    assert saved.model.hidden_size == 64 and saved.training.train_iters == 20
+    places = ("--data-path", str(data), "--save", str(twenty_steps), "--load", str(twenty_steps))
+    meant = parse([*SMALL, *places, "--train-iters", "20"], {}).config
+    assert meant.model.hidden_size == 64 and meant.training.train_iters == 20
+    for saved in (twenty_steps / "iter_0000020" / "config.yaml", twenty_steps / "config.yaml"):
+        assert load(saved) == meant and parse(["--config", str(saved)], {}).config == meant
     facts = json.loads((twenty_steps / "iter_0000020" / "run.json").read_text())
     assert facts["iteration"] == 20 and facts["consumed_samples"] == 80 and facts["layout"] == "TP 1 x PP 1 x DP 1"

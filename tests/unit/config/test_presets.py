@@ -6,7 +6,6 @@ import pytest
 
 from contextlm.config.fields import all_fields
 from contextlm.config.presets import preset, preset_names
-from contextlm.errors import UserError
 
 
 def test_names():
@@ -49,8 +48,3 @@ def test_contextlm_is_the_plain_model_with_chunks_of_four():
     assert with_head.pop("context") == {"context_chunk_size": 4}
     assert with_head == preset("pythia-1b")
     assert with_head["model"]["rotary_percent"] == 0.25 and with_head["model"]["parallel_residual"] is True
-
-
-def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(UserError, match="did you mean gpt2-124m"):
-        preset("gpt2-125m")
