@@ -12,21 +12,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Sequence
 
 from contextlm.config.resolve import ConfigurationError, parse
 from contextlm.config.yaml_file import dump
-from contextlm.errors import UserError
+from contextlm.errors import UserError, tell_problems, tell_warnings
 
 
 def main() -> None:
     """Parse, then describe the run or train."""
     try:
         invocation = parse(sys.argv[1:])
-        warn(invocation.warnings)
+        tell_warnings(invocation.warnings)
         if invocation.print_config:
             print(dump(invocation.config), end="")
             return
@@ -51,31 +48,8 @@ def main() -> None:
             from contextlm.training import exit_status
 
             exit_status.write_failure(error.output_dir, error)
-        tell(error)
+        tell_problems(error)
         raise SystemExit(1) from None
-
-
-def warn(sentences: Sequence[str]) -> None:
-    """Every rank finds the same; rank 0 tells it."""
-    if os.environ.get("RANK", "0") == "0":
-        for sentence in sentences:
-            print(f"warning: {sentence}", file=sys.stderr)
-
-
-def tell(error: UserError) -> None:
-    """Every rank finds the same mistakes: rank 0 tells them whole, the others the first of them, after it.
-
-    torchrun ends all ranks when one is gone, so those that say less wait for the one that says more.
-    """
-    is_first = os.environ.get("RANK", "0") == "0"
-    if not is_first:
-        time.sleep(3)
-    for problem in error.problems if is_first else error.problems[:1]:
-        print(f"error: {problem}", file=sys.stderr)
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        get_error_handler().record_exception(error)  # torchrun prints it last
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""The one exception for mistakes that a user can mend, and how a tool tells them."""
+"""The one exception for mistakes that a user can mend, and how programs of one and of many ranks tell them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 
 class UserError(ValueError):
@@ -29,3 +31,26 @@ def told_to_the_user() -> Iterator[None]:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def tell_warnings(sentences: Sequence[str]) -> None:
+    """Every rank finds the same; rank 0 tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        for sentence in sentences:
+            print(f"warning: {sentence}", file=sys.stderr)
+
+
+def tell_problems(error: UserError) -> None:
+    """Every rank finds the same mistakes: rank 0 tells them whole, the others the first of them, after it.
+
+    torchrun ends all ranks when one is gone, so those that say less wait for the one that says more.
+    """
+    is_first = os.environ.get("RANK", "0") == "0"
+    if not is_first:
+        time.sleep(3)
+    for problem in error.problems if is_first else error.problems[:1]:
+        print(f"error: {problem}", file=sys.stderr)
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)  # torchrun prints it last

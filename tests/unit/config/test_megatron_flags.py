@@ -20,7 +20,7 @@ from contextlm.config.fields import all_fields
 from contextlm.config.flags import PROGRAM_FLAGS, read_flags
 from contextlm.config.megatron_flags import flag_verdict, refused_value
 from contextlm.config.yaml_file import read_yaml
-from pretrain_contextlm import warn
+from contextlm.errors import tell_warnings
 
 FILE = Path(contextlm.config.__file__).with_name("megatron_flags.yaml")
 SORTED: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -143,7 +143,7 @@ def test_warnings_are_told_once_by_the_first_rank(capsys, monkeypatch):
     warnings = parse("--dry-run --use-mcore-models --use-mcore-models --num-workers 2".split(), {}).warnings
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        warn(warnings)
+        tell_warnings(warnings)
     shown = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in shown] == ["--use-mcore-models", "--num-workers 2"]
 
