@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINI
     program: command of a training run, without its options.
     """
     given = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C does: ends the running commands, then us
     console = Console(highlight=False, soft_wrap=True)
     with told_to_the_user():
         if given.jobs < 1:
@@ -151,4 +150,5 @@ def _leave(signal_number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C does: ends the running commands, then us
     sys.exit(main())

@@ -43,6 +43,7 @@ def results_page(study: Study, losses: Losses, found: Sequence[Difference], note
         markdown_table(_difference_rows(study, found)),
         "![Paired differences with their intervals](differences.svg)",
         "![Loss curves](losses.svg)",
+        "Lines: training loss, smoothed, mean of the seeds. Points: validation loss of each seed.",
     ]
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]

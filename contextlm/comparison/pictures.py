@@ -33,7 +33,7 @@ def difference_picture(found: Sequence[Difference]) -> str:
                 axes.errorbar(known.mean, row, xerr=known.half_width, fmt="D", color=colour, markersize=5, capsize=4)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(found)), [f"{pair.arm} - {pair.baseline}" for pair in found])
-        axes.invert_yaxis()
+        axes.set_ylim(max(1, len(found)) - 0.4, -0.6)  # the first pair on top
         axes.set_xlabel("difference of validation loss (nats per token), 95% interval")
 
     return svg(draw, "differences", height=1.2 + 0.32 * max(1, len(found)))
@@ -62,7 +62,7 @@ def loss_picture(records: dict[str, list[RunRecord]]) -> str:
         if lowest:  # the first tenth falls so far that nothing else could be told apart
             axes.set_ylim(min(lowest) - 0.05, max(lowest) + 0.05)
         axes.set_xlabel("iteration")
-        axes.set_ylabel("loss (nats per token): lines training, points validation")
+        axes.set_ylabel("loss (nats per token)")
 
     return svg(draw, "losses")
 

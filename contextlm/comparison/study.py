@@ -80,8 +80,8 @@ def read_study(path: Path, text: str | None = None) -> Study:
     Raises:
         UserError: every mistake in the file; unknown keys with the nearest known one.
     """
-    tree = _load(path)
-    problems = _unknown(tree, _KEYS, "")
+    tree, problems = _load(path)
+    problems += _unknown(tree, _KEYS, "")
     source = _source(tree, text, problems)
     options = _options(tree, problems)
     seeds = _seeds(tree.get("seeds"), problems)
@@ -94,16 +94,29 @@ def read_study(path: Path, text: str | None = None) -> Study:
     return Study(path.stem, source, arms, seeds, baselines, vocab_size)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The file's content, and the keys that are given twice, of which PyYAML would silently take the last."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a study file, such as those in examples/studies") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no keys; write {', '.join(_KEYS)}")
-    return tree
+    return tree, _repeated(root)
+
+
+def _repeated(node: yaml.Node, where: str = "") -> list[str]:
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    keys = [str(key.value) for key, _ in node.value]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    problems = [f"{where}{key}: is given twice; keep one" for key in twice]
+    for key, value in node.value:
+        problems += _repeated(value, f"{where}{key.value}.")
+    return problems
 
 
 def _unknown(tree: Mapping[str, Any], known: tuple[str, ...], where: str) -> list[str]:

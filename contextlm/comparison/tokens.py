@@ -18,7 +18,7 @@ from contextlm.errors import UserError
 _KIND = "bpe"  # of a vocabulary that is trained here
 
 
-def data_config(source: Source, folder: Path) -> DataConfig:
+def data_config(source: Source) -> DataConfig:
     """Dataset and tokenizer of all runs, with places relative to the study's folder, or absolute; makes nothing.
 
     Raises:
@@ -56,7 +56,7 @@ def prepare(source: Source, folder: Path, workers: int) -> DataConfig:
         folder: of the study.
         workers: processes that tokenize.
     """
-    data = data_config(source, folder)
+    data = data_config(source)
     if source.prefix is not None:
         return data
     from contextlm.data.preprocessing import PreprocessingOptions, preprocess
