@@ -190,6 +190,7 @@ def test_at_a_terminal_there_are_bars(
 def test_real_runs_resume_and_are_compared(tmp_path: Path) -> None:
     """Nothing stands in for training: killed in the first runs, continued, and equal to runs without a stop."""
     job = Job(tmp_path)
+    job.only_two_arms()
     job.tree["flags"] |= {"hidden_size": 64, "train_iters": 30, "save_interval": 10, "log_interval": 5, "eval_iters": 2}
     path = write_study(job.place, job.tree)
 
