@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINI
             if given.dry_run:
                 _describe(study, folder, given.jobs, program, console)
                 return 0
-            with only_one("comparison", folder, console.print, patience=10):
+            with only_one("comparison", folder, console.print):
                 return _compare(study, folder, given, program, console)
         except TimeoutError as error:
             raise UserError(str(error)) from None

@@ -16,8 +16,9 @@ from contextlm.errors import UserError
 
 # The study gives these to each run itself.
 _OURS = {
-    "seed", "save", "load", "output_dir", "data_path", "tokenizer_type", "tokenizer_model", "exit_interval",
-    "finetune", "vocab_size", "config", "world_size", "dry_run",
+    "seed", "save", "load", "output_dir", "data_path", "train_data_path", "valid_data_path", "test_data_path",
+    "multiple_validation_sets", "tokenizer_type", "tokenizer_model", "eod_token", "vocab_size", "exit_interval",
+    "exit_duration_in_mins", "skip_train", "finetune", "config", "world_size", "dry_run",
 }  # fmt: skip
 _MATCH_KEYS = {"match", "of", "by"}
 
@@ -101,7 +102,7 @@ def _unpaired(configs: Mapping[str, Config]) -> list[str]:
         ]
     if first.training.train_iters is None:
         problems.append("flags: --train-iters is missing; give the number of optimizer steps, e.g. train_iters: 3000")
-    if first.training.eval_iters == 0 or not parse_split(first.data.split)[1]:
+    if first.training.eval_iters == 0 or not parse_split(first.data.document_split)[1]:
         problems.append("flags: no validation loss to compare; give eval_iters > 0 and a split with a second part")
     return problems
 

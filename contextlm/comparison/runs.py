@@ -143,7 +143,7 @@ def _config(arm: Arm, seed: int, data: DataConfig) -> Config:
     return dataclasses.replace(
         config,
         training=dataclasses.replace(config.training, seed=seed),
-        data=dataclasses.replace(data, split=config.data.split, eod_token=config.data.eod_token),
+        data=dataclasses.replace(data, split=config.data.split),
         checkpoint=dataclasses.replace(config.checkpoint, save=place, load=place),
     )
 

@@ -15,7 +15,6 @@ Read next: `arms.py`, which turns options into configurations, and `runs.py`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from contextlm.errors import UserError
 LEAST_SEEDS = 3  # with two, Student's t is 12.7 and no interval says anything
 _KEYS = ("data", "tokenizer", "flags", "arms", "seeds", "baselines")
 _DATA_KEYS = ("text", "prefix")
-_TOKENIZER_KEYS = ("vocab_size", "tokenizer_type", "tokenizer_model")
+_TOKENIZER_KEYS = ("vocab_size", "tokenizer_type", "tokenizer_model", "eod_token")
 _MATCH_KEYS = ("match", "of", "by")
 
 
@@ -43,7 +42,7 @@ class Source:
         text: `.jsonl` file that is to be tokenized; None where `prefix` is given.
         prefix: dataset prefix; None where `text` is given. Both are None in a file that leaves it to --text.
         vocab_size: of a SentencePiece tokenizer that is trained on the text; None where one is given.
-        tokenizer_type, tokenizer_model: as the flags of training.
+        tokenizer_type, tokenizer_model, eod_token: as the flags of training.
     """
 
     text: str | None = None
@@ -51,6 +50,7 @@ class Source:
     vocab_size: int | None = None
     tokenizer_type: str | None = None
     tokenizer_model: str | None = None
+    eod_token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,8 @@ def _vocab_size(source: Source, problems: list[str]) -> int:
     from contextlm.data.tokenizers import build_tokenizer
 
     try:
-        given = {name: value for name, value in dataclasses.asdict(source).items() if name.startswith("tokenizer")}
+        names = ("tokenizer_type", "tokenizer_model", "eod_token")
+        given = {name: getattr(source, name) for name in names}
         return build_tokenizer(DataConfig(**given)).vocab_size if source.tokenizer_type else 0
     except UserError as error:
         problems += [f"tokenizer: {problem}" for problem in error.problems]

@@ -6,6 +6,7 @@ makes another dataset, and runs that were trained on the old one are known by it
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sys
@@ -25,11 +26,12 @@ def data_config(source: Source) -> DataConfig:
         UserError: no text and no dataset, or one that is not there.
     """
     model = None if source.tokenizer_model is None else os.path.abspath(source.tokenizer_model)
+    given = DataConfig(tokenizer_type=source.tokenizer_type, tokenizer_model=model, eod_token=source.eod_token)
     if source.prefix is not None:
         prefix = os.path.abspath(source.prefix)
         if not Path(f"{prefix}.idx").is_file():
             raise UserError(f"data.prefix {source.prefix}: no {prefix}.idx; make it with tools/preprocess_data.py")
-        return DataConfig(data_path=(prefix,), tokenizer_type=source.tokenizer_type, tokenizer_model=model)
+        return dataclasses.replace(given, data_path=(prefix,))
     if source.text is None:
         raise UserError(
             "--text: no text; give --text FILE.jsonl (one object with a `text` per line), or data in the study file; "
@@ -38,15 +40,11 @@ def data_config(source: Source) -> DataConfig:
     if not Path(source.text).is_file():
         raise UserError(f"--text {source.text}: no such file; give a .jsonl file, one object with a `text` per line")
     place = f"data/{_digest(source)}"
-    if source.vocab_size is not None:
-        return DataConfig(
-            data_path=(f"{place}/tokens_text_document",),
-            tokenizer_type="SentencePieceTokenizer",
-            tokenizer_model=f"{place}/tokenizer.model",
-        )
-    return DataConfig(
-        data_path=(f"{place}/tokens_text_document",), tokenizer_type=source.tokenizer_type, tokenizer_model=model
-    )
+    tokens = (f"{place}/tokens_text_document",)
+    if source.vocab_size is None:
+        return dataclasses.replace(given, data_path=tokens)
+    trained = f"{place}/tokenizer.model"
+    return DataConfig(data_path=tokens, tokenizer_type="SentencePieceTokenizer", tokenizer_model=trained)
 
 
 def prepare(source: Source, folder: Path, workers: int) -> DataConfig:
@@ -75,7 +73,7 @@ def prepare(source: Source, folder: Path, workers: int) -> DataConfig:
         options = PreprocessingOptions(
             inputs=(source.text,),
             output_prefix=prefix.removesuffix("_text_document"),
-            data=DataConfig(tokenizer_type=data.tokenizer_type, tokenizer_model=tokenizer),
+            data=dataclasses.replace(data, data_path=(), tokenizer_model=tokenizer),
             append_eod=True,
             workers=workers,
         )
@@ -86,7 +84,7 @@ def prepare(source: Source, folder: Path, workers: int) -> DataConfig:
 
 def _digest(source: Source) -> str:
     """Names the dataset: what is in the text, and what tokenizes it."""
-    digest = hashlib.sha256(f"{source.vocab_size} {_KIND} {source.tokenizer_type}".encode())
+    digest = hashlib.sha256(f"{source.vocab_size} {_KIND} {source.tokenizer_type} {source.eod_token}".encode())
     for name in (source.text, source.tokenizer_model):
         if name is not None and Path(name).is_file():
             with open(name, "rb") as file:
