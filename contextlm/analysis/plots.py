@@ -46,9 +46,10 @@ def loss_plot(runs: Sequence[RunRecord]) -> str:
                 axes.axvline(
                     change.iteration, color=colour, linestyle="--", linewidth=1, label=f"{run.name} continued otherwise"
                 )
+        axes.set_xlabel("iteration")
         axes.set_ylabel("loss (nats per token)")
 
-    return _svg(draw, "loss")
+    return svg(draw, "loss by iteration")
 
 
 def gradient_norm_plot(runs: Sequence[RunRecord]) -> str:
@@ -62,9 +63,10 @@ def gradient_norm_plot(runs: Sequence[RunRecord]) -> str:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("iteration")
         axes.set_ylabel("gradient norm")
 
-    return _svg(draw, "gradient-norm")
+    return svg(draw, "gradient-norm by iteration")
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
@@ -102,16 +104,21 @@ def _thinned(iterations: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np
     return iterations[::step], values[::step]
 
 
-def _svg(draw: Callable[[Axes], None], name: str) -> str:
+def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT) -> str:
+    """What `draw` puts on one pair of axes, with a legend where something has a label.
+
+    Args:
+        name: what the picture shows, for those who cannot see it.
+        height: in inches; the width is that of a page.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     # The salt makes the ids inside the picture depend on its name only: equal runs give equal pages.
     settings = {"svg.hashsalt": name, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(settings):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots()
-        axes.set_xlabel("iteration")
         axes.grid(alpha=0.25, linewidth=0.6)
         draw(axes)
         if axes.get_legend_handles_labels()[0]:
@@ -119,7 +126,7 @@ def _svg(draw: Callable[[Axes], None], name: str) -> str:
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]  # a page has no place for the XML prologue and its DTD's address
-    label = f'role="img" aria-label="{name} by iteration"'
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', label, svg, count=1)  # the page gives the size
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]  # a page has no place for the XML prologue and its DTD's address
+    label = f'role="img" aria-label="{name}"'
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', label, text, count=1)  # the page gives the size

@@ -21,9 +21,10 @@ import sys
 from pathlib import Path
 
 from contextlm import atomic_files
+from contextlm.child_processes import only_one
 from display import Display
 from plan import Files, Machine, Settings, build_steps
-from steps import Step, StepFailed, StepRunner, only_one
+from steps import Step, StepFailed, StepRunner
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +38,7 @@ def main() -> int:
     steps = build_steps(settings, machine, _python())
     display = Display(len(steps))
     try:
-        with only_one(settings.folder, display.say):
+        with only_one("quickstart", settings.folder, display.say):
             if arguments.fresh:
                 _empty(settings.folder)
             display.say(f"ContextLM quickstart: {machine.describe()}")

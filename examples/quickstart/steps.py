@@ -8,23 +8,20 @@ killed is started again; training then resumes from its last checkpoint. Read ne
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contextlm.child_processes import child, tail
+
 ITERATION = re.compile(r"iteration\s+(\d+)/\s*(\d+) \|.*?lm loss: ([-+.\dEe]+|nan|inf)", re.IGNORECASE)
-PR_SET_PDEATHSIG = 1  # Linux: have the kernel send the child a signal when its parent dies
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,13 @@ class StepRunner:
         log = self.log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.variables}
-        with log.open("wb") as output, _child(step.command, self.checkout, output, environment) as child:
-            while child.poll() is None:
-                watch(latest_progress(_tail(log)))
+        with log.open("wb") as output, child(step.command, self.checkout, output, environment) as process:
+            while process.poll() is None:
+                watch(latest_progress(tail(log)))
                 time.sleep(0.1)
-        watch(latest_progress(_tail(log)))
-        if child.returncode != 0:
-            raise StepFailed(step, child.returncode, log)
+        watch(latest_progress(tail(log)))
+        if process.returncode != 0:
+            raise StepFailed(step, process.returncode, log)
 
     def _built_on(self, step: Step) -> list[Step]:
         """The steps that read the step's results, or results made from them."""
@@ -163,68 +160,3 @@ class StepRunner:
         unfinished = file.with_suffix(".tmp")
         unfinished.write_text(json.dumps(content))
         os.replace(unfinished, file)
-
-
-def _tail(file: Path, size: int = 8192) -> str:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - size))
-        return stream.read().decode(errors="replace")
-
-
-@contextlib.contextmanager
-def _child(command: tuple[str, ...], checkout: Path, output, environment) -> Iterator[subprocess.Popen]:
-    """The running command; it ends with us, whatever ends us."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def die_with_parent() -> None:
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    child = subprocess.Popen(
-        command,
-        cwd=checkout,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-        close_fds=False,  # the child shares our lock, so that the job counts as running until both are gone
-    )
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()  # torchrun passes it on, and the ranks save
-            try:
-                child.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-@contextlib.contextmanager
-def only_one(folder: Path, say: Callable[[str], None], patience: float = 60.0) -> Iterator[None]:
-    """Holds the lock of `folder`; waits up to `patience` seconds for what a killed job left running.
-
-    Raises:
-        TimeoutError: another job keeps running there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        os.set_inheritable(lock.fileno(), True)
-        deadline = time.monotonic() + patience
-        said = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    message = f"another quickstart is running in {folder}; wait for it, or stop it"
-                    raise TimeoutError(message) from None
-                if not said:
-                    say(f"waiting for another quickstart in {folder} to end")
-                    said = True
-                time.sleep(0.2)
-        yield

@@ -177,11 +177,12 @@ def test_killed_job_leaves_no_command_running_and_frees_its_folder(tmp_path: Pat
     script = tmp_path / "job.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\n"
-        f"sys.path.insert(0, {str(QUICKSTART)!r})\n"
-        "from steps import Step, StepRunner, only_one\n"
+        f"sys.path[:0] = [{str(QUICKSTART)!r}, {str(QUICKSTART.parents[1])!r}]\n"
+        "from contextlm.child_processes import only_one\n"
+        "from steps import Step, StepRunner\n"
         "folder = Path(sys.argv[1])\n"
         "step = Step('sleep', 'Sleep', ('bash', '-c', 'echo $$ >pid; exec sleep 120'))\n"
-        "with only_one(folder / 'job', print, patience=0.5):\n"
+        "with only_one('quickstart', folder / 'job', print, patience=0.5):\n"
         "    StepRunner([step], folder / 'job', folder).run(step, lambda progress: None)\n"
     )
     command = [sys.executable, str(script), str(tmp_path)]

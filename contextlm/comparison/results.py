@@ -1,0 +1,114 @@
+"""What a study found: losses by arm and seed, their paired differences, and the files that say so.
+
+Read next: `paired.py` (the interval), `page.py` (`results.md`), `pictures.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contextlm import atomic_files
+from contextlm.analysis.run_record import RunRecord, read_run
+from contextlm.comparison.page import results_page
+from contextlm.comparison.paired import Interval, interval
+from contextlm.comparison.pictures import difference_picture, loss_picture
+from contextlm.comparison.runs import Run
+from contextlm.comparison.study import Study
+
+Losses = Mapping[str, Mapping[int, float]]  # arm -> seed -> validation loss
+
+
+class Difference(NamedTuple):
+    """An arm's validation loss minus a baseline's, by seed; below 0 the arm is better.
+
+    Attributes:
+        by_seed: seeds for which both have a loss.
+        interval: 95%; None for fewer than two seeds.
+    """
+
+    arm: str
+    baseline: str
+    by_seed: dict[int, float]
+    interval: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if self.interval is None:
+            return "too few seeds"
+        if self.interval.low <= 0 <= self.interval.high:
+            return "undecided"
+        return "better" if self.interval.mean < 0 else "worse"
+
+
+def paired_differences(study: Study, losses: Losses) -> list[Difference]:
+    """Every arm against every baseline, in the order of the study; each pair once."""
+    found = []
+    for index, baseline in enumerate(study.baselines):
+        for arm in (name for name in study.arms if name not in study.baselines[: index + 1]):
+            by_seed = {
+                seed: losses[arm][seed] - losses[baseline][seed]
+                for seed in study.seeds
+                if seed in losses[arm] and seed in losses[baseline]
+            }
+            known = interval(list(by_seed.values())) if len(by_seed) > 1 else None
+            found.append(Difference(arm, baseline, by_seed, known))
+    return found
+
+
+def write_results(study: Study, runs: Sequence[Run], folder: Path) -> str:
+    """Write `results.md`, `results.json` and two pictures into the study's folder; returns the Markdown."""
+    finished = {run: read_run(run.folder) for run in runs if run.is_finished()}
+    losses: dict[str, dict[int, float]] = {name: {} for name in study.arms}
+    for run in finished:
+        if (loss := run.loss()) is not None:
+            losses[run.arm.name][run.seed] = loss
+    found, notes = paired_differences(study, losses), _notes(runs, finished)
+    records = {name: [finished[run] for run in finished if run.arm.name == name] for name in study.arms}
+    page = results_page(study, losses, found, notes)
+    atomic_files.write_bytes(folder / "differences.svg", difference_picture(found).encode())
+    atomic_files.write_bytes(folder / "losses.svg", loss_picture(records).encode())
+    atomic_files.write_json(folder / "results.json", _content(study, losses, found, notes))
+    atomic_files.write_bytes(folder / "results.md", page.encode())
+    return page
+
+
+def _notes(runs: Sequence[Run], finished: Mapping[Run, RunRecord]) -> list[str]:
+    """What a reader must know before believing the table."""
+    notes = [f"{run.name} is not finished." for run in runs if run not in finished]
+    notes += [f"{run.name} diverged: it has no loss." for run in finished if run.loss() is None]
+    for seed in sorted({run.seed for run in finished}):
+        read = {record.details.get("data_fingerprint") for run, record in finished.items() if run.seed == seed}
+        if len(read) > 1:
+            notes.append(f"Runs of seed {seed} have read different data: they are no pairs.")
+    commits = {str(record.details.get("git_commit"))[:12] for record in finished.values()}
+    if len(commits) > 1:
+        notes.append(f"Runs were made with different code: {', '.join(sorted(commits))}.")
+    return notes
+
+
+def _content(study: Study, losses: Losses, found: Sequence[Difference], notes: Sequence[str]) -> dict[str, Any]:
+    """`results.json`."""
+    arms = {
+        arm.name: {
+            "parameters": arm.parameters,
+            "flops_per_token": arm.flops_per_token,
+            "match_residual": None if arm.match is None else arm.match.residual,
+            "losses": losses[arm.name],
+        }
+        for arm in study.arms.values()
+    }
+    pairs = [
+        {
+            "arm": pair.arm,
+            "baseline": pair.baseline,
+            "by_seed": pair.by_seed,
+            "mean": None if pair.interval is None else pair.interval.mean,
+            "low": None if pair.interval is None else pair.interval.low,
+            "high": None if pair.interval is None else pair.interval.high,
+        }
+        for pair in found
+    ]
+    return {"study": study.name, "arms": arms, "differences": pairs, "notes": list(notes)}
