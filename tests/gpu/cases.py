@@ -127,4 +127,4 @@ def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train.train(run)
-    return [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+    return [str(warning.message) for warning in caught if "called a synchronizing" in str(warning.message)]
