@@ -1,9 +1,7 @@
-"""The layout matrix: every option that may meet another, and rows in which every pair of them meets."""
+"""The layout matrix: the options that may meet. covering.py brings them together, matrix_rows.py lists the rows."""
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +27,9 @@ def _stages(count: int, first: int | None = None, last: int | None = None, chunk
     }
 
 
-# With E = 5 the last stage of PP2 of 5 + 1 layers holds the head's layer alone.
+# With E = 5 the last stage of PP2 of 5 + 1 layers holds the head's layer alone, beside norm and output; with E = 3 the
+# middle one of ALONE holds nothing else at all.
+ALONE = "PP3 of 3 + 1 + 2 layers"
 PIPELINES: dict[str, dict[str, Any]] = {
     "PP1": _stages(1),
     "PP2": _stages(2),
@@ -37,6 +37,7 @@ PIPELINES: dict[str, dict[str, Any]] = {
     "PP2 of 5 + 1 layers": _stages(2, last=1),
     "PP2 of 1 + 5 layers": _stages(2, first=1),
     "PP4 of 1 + 2 + 2 + 1 layers": _stages(4, first=1, last=1),
+    ALONE: _stages(3, first=3, last=2),
     "PP2 interleaved": _stages(2, chunks=3),
     "PP2 interleaved of 2 + 4 layers": _stages(2, first=2, chunks=2),
 }
@@ -133,7 +134,7 @@ class Row(NamedTuple):
 
 FACTORS: Mapping[str, tuple[Any, ...]] = {
     "tensor": tuple(TENSORS),
-    "pipeline": tuple(PIPELINES),
+    "pipeline": tuple(name for name in PIPELINES if name != ALONE),
     "copies": (1, 2, 4),
     "optimizer": tuple(OPTIMIZERS),
     "recompute": tuple(RECOMPUTES),
@@ -157,55 +158,10 @@ def processes(tensor: str = "TP1", pipeline: str = "PP1", copies: int = 1, **oth
 
 def possible(values: Mapping[str, Any], max_processes: int = MAX_PROCESSES) -> bool:
     """Whether values, one of each of some factors, may meet."""
-    micro_batches = values.get("micro_batches", 1)
+    if processes(**values) > max_processes:
+        return False
+    if "micro_batches" not in values:
+        return True
+    micro_batches, copies, pipeline = values["micro_batches"], values.get("copies", 1), values.get("pipeline", "PP1")
     # An interleaved pipeline takes whole rounds of its two stages.
-    rounds = "micro_batches" not in values or "interleaved" not in values.get("pipeline", "") or micro_batches % 2 == 0
-    fills_batch = micro_batches * values.get("copies", 1) <= GLOBAL_BATCH_SIZE
-    return processes(**values) <= max_processes and rounds and fills_batch
-
-
-Meeting = frozenset[tuple[str, Any]]
-"""Values of some factors, each with its factor's name."""
-
-
-def all_meetings(size: int, max_processes: int = MAX_PROCESSES) -> list[Meeting]:
-    """Every meeting of that many factors that is possible: with 1 the values alone, with 2 their pairs."""
-    return [
-        frozenset(zip(names, values, strict=True))
-        for names in itertools.combinations(FACTORS, size)
-        for values in itertools.product(*(FACTORS[name] for name in names))
-        if possible(dict(zip(names, values, strict=True)), max_processes)
-    ]
-
-
-def meetings_of(row: Row, size: int) -> set[Meeting]:
-    """Those that a row brings about."""
-    return set(map(frozenset, itertools.combinations(row._asdict().items(), size)))
-
-
-def covering_rows(size: int, max_processes: int = MAX_PROCESSES) -> list[Row]:
-    """Rows that bring about every meeting of that size at least once.
-
-    Greedy: each row begins with a meeting that has not been, and takes for every other factor the value that brings
-    the most about; of several the one that needs the fewest processes, then the one that was taken least.
-    """
-    uncovered, taken = set(all_meetings(size, max_processes)), Counter[tuple[str, Any]]()
-
-    def brought(values: dict[str, Any], name: str, x: Any) -> int:
-        others = itertools.combinations(values.items(), size - 1)
-        return sum(frozenset((*meeting, (name, x))) in uncovered for meeting in others)
-
-    rows: list[Row] = []
-    for first in all_meetings(size, max_processes):
-        if first not in uncovered:
-            continue
-        values = dict(first)
-        for name in sorted(FACTORS.keys() - values.keys(), key=lambda name: (-len(FACTORS[name]), name)):
-            fitting = [x for x in FACTORS[name] if possible(values | {name: x}, max_processes)]
-            values[name] = max(
-                fitting, key=lambda x: (brought(values, name, x), -processes(**values | {name: x}), -taken[name, x])
-            )
-        rows.append(Row(**values))
-        taken.update(values.items())
-        uncovered -= meetings_of(rows[-1], size)
-    return rows
+    return micro_batches * copies <= GLOBAL_BATCH_SIZE and not ("interleaved" in pipeline and micro_batches % 2)

@@ -1,6 +1,6 @@
-"""The layout matrix over NCCL: the rows of tests/distributed/matrix.py that the GPUs of this machine have ranks for.
+"""The layout matrix over NCCL: its rows that the GPUs of this machine have ranks for, up to eight.
 
-On one GPU those are precisions, recomputation, optimizers and accumulation in one process; on two and four the layouts.
+On one GPU and on two there are rows with every value that so few ranks allow.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tests.distributed.matrix import Row
+from tests.distributed.matrix_rows import ROWS
+from tests.distributed.matrix_runs import FAULTS, Runs, check_fault, check_row
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train
 from tests.distributed.test_exact_resume import CASES, RAMP
-from tests.distributed.test_matrix import FAULTS, ROWS, Runs, bounds, comparison, differences, is_noticed
 
 pytestmark = pytest.mark.gpu
 
@@ -28,10 +29,7 @@ def runs(gpu_pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_a_row_computes_what_its_reference_does(runs: Runs, row: Row) -> None:
     if runs.pool.size < row.world_size:
         pytest.skip(f"needs {row.world_size} GPUs")
-    limits, ranks = bounds(runs, row), runs.get(row)
-    found = differences(runs.get(comparison(row)), ranks)
-    assert all(found[kind] <= limit for kind, limit in limits.items()), (found, limits, row)
-    assert [sentence for rank in ranks for sentence in rank["replicas"]] == [], row
+    check_row(runs, row)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -39,7 +37,7 @@ def test_a_fault_is_noticed(runs: Runs, fault: str) -> None:
     needed = FAULTS[fault][0].world_size
     if runs.pool.size < needed:
         pytest.skip(f"needs {needed} GPUs")
-    assert is_noticed(runs, fault)
+    check_fault(runs, fault)
 
 
 @pytest.mark.parametrize("copies", [1, 2])
