@@ -1,4 +1,4 @@
-"""Checks of the datasets, tokenizers and checkpoints that a configuration names, before anything opens them.
+"""Checks of the datasets, tokenizers, checkpoints and folders that a configuration names, before anything opens them.
 
 Only the existence of files and the form of `--data-path`, its kin and `--split` are checked; what is inside is the
 business of the rooms that read them.
@@ -51,11 +51,31 @@ def checkpoint_problems(config: Config) -> list[str]:
             )
         if given.finetune:
             problems.append("--finetune: --init-backbone-from already starts from weights only; keep one of the two")
-    if given.save is not None and os.path.exists(given.save) and not os.path.isdir(given.save):
-        problems.append(f"--save {given.save}: is a file; give a folder")
     if given.save_interval is not None and given.save is None:
         problems.append(f"--save-interval {given.save_interval}: nothing is saved without --save; add --save FOLDER")
     return problems
+
+
+def folder_problems(config: Config) -> list[str]:
+    """Folders to write to that cannot be made, because a file is in their place or in that of one above them."""
+    folders = {
+        "--save": config.checkpoint.save,
+        "--output-dir": config.logging.output_dir,
+        "--tensorboard-dir": config.logging.tensorboard_dir,
+        "--wandb-save-dir": config.logging.wandb_save_dir,
+    }
+    return [problem for flag, folder in folders.items() if folder is not None for problem in _no_folder(flag, folder)]
+
+
+def _no_folder(flag: str, folder: str) -> list[str]:
+    there = os.path.abspath(folder)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if os.path.isdir(there):
+        return []
+    if there == os.path.abspath(folder):
+        return [f"{flag} {folder}: is a file; give a folder"]
+    return [f"{flag} {folder}: lies below {os.path.relpath(there)}, which is a file; give a folder"]
 
 
 def _split(text: str) -> list[str]:

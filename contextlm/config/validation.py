@@ -12,7 +12,7 @@ import importlib.util
 from contextlm.config.batch_checks import batch_problems
 from contextlm.config.data_checks import missing_data, split_problems
 from contextlm.config.logging_checks import logging_problems, missing_packages
-from contextlm.config.named_files import checkpoint_problems, data_problems
+from contextlm.config.named_files import checkpoint_problems, data_problems, folder_problems
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
 from contextlm.config.recompute_checks import recompute_problems
@@ -41,6 +41,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *split_problems(config),
         *data_problems(config.data),
         *checkpoint_problems(config),
+        *folder_problems(config),
         *logging_problems(config, world_size),
     ]
     return problems if dry_run else problems + _missing(config)

@@ -77,5 +77,14 @@ def test_checkpoints_are_looked_for(tmp_path):
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("5")
     assert dry_problems(f"--load {tmp_path} --finetune") == ()
     assert dry_problems(f"--init-backbone-from {tmp_path} --context-chunk-size 4") == ()
-    (problem,) = dry_problems(f"--save {tmp_path}/latest_checkpointed_iteration.txt")
-    assert "is a file; give a folder" in problem
+
+
+@pytest.mark.parametrize("flag", ["--save", "--output-dir", "--tensorboard-dir", "--wandb-project x --wandb-save-dir"])
+def test_a_file_is_no_folder_to_write_to(flag, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for place in (".", "new", "new/er", "new/../other"):
+        assert dry_problems(f"{flag} {tmp_path}/{place}") == ()
+    for place in ("file", "file/below", "file/far/below", "dangling"):
+        (problem,) = dry_problems(f"{flag} {tmp_path}/{place}")
+        assert "is a file; give a folder" in problem
