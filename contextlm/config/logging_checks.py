@@ -1,43 +1,61 @@
-"""Which ways of telling can be had: options that belong together, packages that must be there."""
+"""Which ways of telling can be had: what can be profiled, packages that must be there."""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import NamedTuple
 
+from contextlm.config.batch_checks import batch_problems
+from contextlm.config.batch_ramp import num_iterations
 from contextlm.config.schema import Config, LoggingConfig
 
 _PACKAGES = {"tensorboard_dir": "tensorboard", "wandb_project": "wandb", "mlflow_experiment": "mlflow"}
-_BELONGS_TO = {
-    "wandb_exp_name": "wandb_project",
-    "wandb_save_dir": "wandb_project",
-    "mlflow_tracking_uri": "mlflow_experiment",
-}
 
 
-def logging_problems(config: Config, world_size: int) -> list[str]:
-    """What the options of the section forbid each other."""
+def profile_problems(config: Config, world_size: int) -> list[str]:
+    """What is wrong with the iterations and the ranks that are to be profiled."""
     logging = config.logging
-    problems = [
-        f"{_flag(name)} {getattr(logging, name)}: asks for nothing without {_flag(owner)}; give that, or drop it"
-        for name, owner in _BELONGS_TO.items()
-        if getattr(logging, name) is not None and getattr(logging, owner) is None
-    ]
-    return problems + (_profile(config, world_size) if logging.profile else [])
-
-
-def _profile(config: Config, world_size: int) -> list[str]:
-    logging, problems = config.logging, []
-    if logging.profile_step_end <= logging.profile_step_start:
-        problems.append(
-            f"--profile-step-end {logging.profile_step_end}: not after --profile-step-start "
-            f"{logging.profile_step_start}; use at least {logging.profile_step_start + 1}"
-        )
+    if not logging.profile:
+        return []
+    problems = _window(config, world_size)
     ranks = {str(rank) for rank in range(world_size)}
     if wrong := [word for word in logging.profile_ranks if word not in ranks]:
         problems.append(f"--profile-ranks {' '.join(wrong)}: no such rank; use numbers from 0 to {world_size - 1}")
     if config.output_dir is None:
         problems.append("--profile: has no folder for the trace; give --output-dir or --save")
     return problems
+
+
+def _window(config: Config, world_size: int) -> list[str]:
+    """The profiled iterations, against each other and against those of the run, where these are known."""
+    start, end = config.logging.profile_step_start, config.logging.profile_step_end
+    if end <= start:
+        return [f"--profile-step-end {end}: not after --profile-step-start {start}; use at least {start + 1}"]
+    if (length := _length(config, world_size)) is None or start < length.iterations:
+        return []
+    remedy = f"use at most {length.iterations - 1}" if length.iterations else "drop --profile"
+    return [
+        f"--profile-step-start {start}: the run ends after {length.iterations} iterations ({length.origin}); {remedy}"
+    ]
+
+
+class _Length(NamedTuple):
+    """Iterations of the run, and the options that they follow from."""
+
+    iterations: int
+    origin: str
+
+
+def _length(config: Config, world_size: int) -> _Length | None:
+    """None where nothing says it, as in a dry run, or where the batches that it follows from are wrong."""
+    training = config.training
+    if training.train_samples is None:
+        given = training.train_iters
+        return None if given is None else _Length(given, f"--train-iters {given}")
+    if world_size % config.parallel.model_parallel_size or batch_problems(config, world_size):
+        return None
+    batch = f"--global-batch-size {config.global_batch_size(world_size)}"
+    return _Length(num_iterations(config, world_size), f"--train-samples {training.train_samples}, {batch}")
 
 
 def missing_packages(logging: LoggingConfig) -> list[str]:

@@ -11,7 +11,8 @@ import importlib.util
 
 from contextlm.config.batch_checks import batch_problems
 from contextlm.config.data_checks import missing_data, split_problems
-from contextlm.config.logging_checks import logging_problems, missing_packages
+from contextlm.config.idle_checks import idle_problems
+from contextlm.config.logging_checks import missing_packages, profile_problems
 from contextlm.config.named_files import checkpoint_problems, data_problems, folder_problems
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
@@ -42,7 +43,8 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *data_problems(config.data),
         *checkpoint_problems(config),
         *folder_problems(config),
-        *logging_problems(config, world_size),
+        *profile_problems(config, world_size),
+        *idle_problems(config),
     ]
     return problems if dry_run else problems + _missing(config)
 

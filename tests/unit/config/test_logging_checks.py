@@ -1,4 +1,4 @@
-"""Trackers and the profile: what belongs together, and packages that are not there."""
+"""Trackers and the profile: what can be profiled, and packages that are not there."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.unit.config.dry_problems import dry_problems
 @pytest.mark.parametrize(
     ("line", "fragment"),
     [
-        ("--wandb-exp-name a", "--wandb-exp-name a: asks for nothing without --wandb-project; give that, or drop it"),
-        ("--wandb-save-dir a", "without --wandb-project"),
-        ("--mlflow-tracking-uri a", "without --mlflow-experiment"),
         ("--profile", "--profile: has no folder for the trace; give --output-dir or --save"),
         ("--profile --save a --profile-step-end 10", "not after --profile-step-start 10; use at least 11"),
         ("--profile --save a --profile-ranks 0 4 x", "--profile-ranks 4 x: no such rank; use numbers from 0 to 3"),
+        ("--profile --save a --train-iters 10", "the run ends after 10 iterations (--train-iters 10); use at most 9"),
+        ("--profile --save a --train-samples 40 --global-batch-size 4", "40, --global-batch-size 4); use at most 9"),
+        ("--profile --save a --train-iters 0", "drop --profile"),
     ],
 )
 def test_problems(line: str, fragment: str) -> None:
@@ -30,7 +30,12 @@ def test_problems(line: str, fragment: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["--wandb-project a --wandb-exp-name b", "--profile --save a --profile-ranks 0 3", "--profile-step-end 3"],
+    [
+        "--wandb-project a --wandb-exp-name b",
+        "--profile --save a --profile-ranks 0 3",
+        "--profile --save a --train-iters 11",
+        "--profile --save a --train-samples 44 --global-batch-size 4",
+    ],
 )
 def test_no_problem(line: str) -> None:
     assert dry_problems(line, world_size=4) == ()

@@ -14,7 +14,8 @@ LINES = [
     "--model contextlm-gpt2-124m",
     "--model pythia-1b --bf16 --tensor-model-parallel-size 2 --sequence-parallel --lr 3e-4 --min-lr 0",
     "--model gpt2-tiny --no-use-distributed-optimizer --no-accumulate-allreduce-grads-in-fp32 --eval-iters 0",
-    "--fp16 --loss-scale 8 --min-loss-scale 0.5 --initial-loss-scale 65536 --hysteresis 3",
+    "--fp16 --loss-scale 8 --lr-decay-style WSD --lr-wsd-decay-iters 2 --lr-wsd-decay-style linear",
+    "--fp16 --min-loss-scale 0.5 --initial-loss-scale 65536 --hysteresis 3",
     "--num-layers 8 --pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2 --global-batch-size 8",
     "--num-layers 9 --pipeline-model-parallel-size 3 --decoder-first-pipeline-num-layers 2 "
     "--decoder-last-pipeline-num-layers 3 --recompute-granularity selective --recompute-modules mlp core_attn",
