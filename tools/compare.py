@@ -26,6 +26,7 @@ from contextlm.comparison.results import write_results
 from contextlm.comparison.runs import Run, changed_runs, plan_runs
 from contextlm.comparison.study import Study, read_study
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.training.exit_status import PREEMPTED
 
 TRAINING = (sys.executable, str(Path(__file__).resolve().parents[1] / "pretrain_contextlm.py"))
 
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINING) -> int:
-    """Train what is missing and report; 1 if a run failed, 130 if it was stopped.
+    """Train what is missing and report; 1 if a run did not get to its end, 130 if we were stopped.
 
     program: command of a training run, without its options.
     """
@@ -74,11 +75,13 @@ def _compare(study: Study, folder: Path, given: argparse.Namespace, program: Seq
     _settle_changes(runs, given.retrain_changed)
     missing = [run for run in runs if not run.is_finished()]
     console.print(f"{study.name}: {len(runs)} runs, {len(missing)} to train; results in {folder}/results.md")
-    failed = _train(missing, given.jobs, program, console)
+    failed, stopped = _train(missing, given.jobs, program, console)
     print(write_results(study, runs, folder))
     for run in failed:
         console.print(f"{run.name} failed; the end of {run.log}:\n{_last_lines(run.log)}", markup=False)
-    return 1 if failed else 0
+    if stopped:
+        console.print(f"{', '.join(run.name for run in stopped)}: stopped; the same command continues from there")
+    return 1 if failed or stopped else 0
 
 
 def _settle_changes(runs: Sequence[Run], retrain: bool) -> None:
@@ -98,10 +101,11 @@ def _settle_changes(runs: Sequence[Run], retrain: bool) -> None:
             run.forget()
 
 
-def _train(runs: Sequence[Run], at_once: int, program: Sequence[str], console: Console) -> list[Run]:
-    """Train the runs; returns those that failed."""
+def _train(runs: Sequence[Run], at_once: int, program: Sequence[str], console: Console) -> tuple[list[Run], list[Run]]:
+    """Train the runs; returns those that failed, and those that a signal stopped before their end."""
     by_name = {run.name: run for run in runs}
-    failed = []
+    failed: list[Run] = []
+    stopped: list[Run] = []
 
     with Display(runs, console) as display:
 
@@ -114,13 +118,16 @@ def _train(runs: Sequence[Run], at_once: int, program: Sequence[str], console: C
             if status == 0 and run.is_finished():
                 loss = run.loss()
                 display.end(run.name, "diverged" if loss is None else f"validation loss {loss:.4f}")
+            elif status == PREEMPTED:
+                stopped.append(run)
+                display.end(run.name, "stopped by a signal, and saved")
             else:
                 failed.append(run)
                 display.end(run.name, f"FAILED, exit status {status}")
 
         jobs = [Job(run.name, (*program, *run.words()), run.study_folder, run.log) for run in runs]
         run_jobs(jobs, at_once, started, ended, display.watch)
-    return failed
+    return failed, stopped
 
 
 def _describe(study: Study, folder: Path, at_once: int, program: Sequence[str], console: Console) -> None:

@@ -12,15 +12,16 @@ from contextlm.analysis.matching import Match, match
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config import Config, parse
 from contextlm.config.blend import parse_split
+from contextlm.config.flags import PROGRAM_FLAGS
 from contextlm.errors import UserError
 
-# The study gives these to each run itself.
+# The study gives these to each run itself, or a run of it cannot have them; of the program's own a preset is left.
 _OURS = {
     "seed", "save", "load", "output_dir", "data_path", "train_data_path", "valid_data_path", "test_data_path",
     "multiple_validation_sets", "tokenizer_type", "tokenizer_model", "eod_token", "vocab_size", "exit_interval",
-    "exit_duration_in_mins", "skip_train", "finetune", "config", "world_size", "dry_run",
-}  # fmt: skip
-_MATCH_KEYS = {"match", "of", "by"}
+    "exit_duration_in_mins", "skip_train", "finetune",
+} | {name.replace("-", "_") for name in PROGRAM_FLAGS if name != "model"}  # fmt: skip
+MATCH_KEYS = ("match", "of", "by")
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ def build_arms(
         options: those of each arm, with `match`, `of` and `by` where it is to be matched.
         vocab_size: of the tokenizer.
     """
-    problems += [f"flags.{name}: {_why_ours(name)}" for name in shared if name in _OURS]
+    problems += [f"flags.{key}: says what one arm is matched to; move it there" for key in MATCH_KEYS if key in shared]
+    common = _usable("flags", shared, problems)
     configs: dict[str, Config] = {}
     found: dict[str, list[str]] = {}  # problem -> the arms that have it
     for name, own in options.items():
-        problems += [f"arms.{name}.{key}: {_why_ours(key)}" for key in own if key in _OURS]
-        merged = {key: value for key, value in {**shared, **own}.items() if key not in _OURS | _MATCH_KEYS}
+        words = _words(common | _usable(f"arms.{name}", own, problems))
         try:
-            configs[name] = parse(["--dry-run", *_words(merged), "--save", "runs", "--load", "runs"], {}).config
+            configs[name] = parse(["--dry-run", *words, "--save", "runs", "--load", "runs"], {}).config
         except UserError as error:
             for problem in error.problems:
                 found.setdefault(problem, []).append(name)
@@ -71,8 +72,25 @@ def build_arms(
     return {} if problems else {name: _arm(name, options[name], configs, vocab_size) for name in options}
 
 
-def _why_ours(name: str) -> str:
-    return "the study sets it for each run; drop it" + (" (see seeds)" if name == "seed" else "")
+def _usable(where: str, options: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The options that can stand on a command line; the others are added to `problems`."""
+    usable = {}
+    for name, value in options.items():
+        if name in _OURS:
+            why = "the study sets it for each run; drop it" + (" (see seeds)" if name == "seed" else "")
+            problems.append(f"{where}.{name}: {why}")
+        elif not all(map(_is_word, value if isinstance(value, list) else [value])):
+            problems.append(f"{where}.{name}: {value!r} is no value; give a word, a number, true or false, or a list")
+        elif name not in MATCH_KEYS:
+            usable[name] = value
+    return usable
+
+
+def _is_word(value: Any) -> bool:
+    """Whether a value can be one word of a command line, and would not be taken for a flag there."""
+    if isinstance(value, str):
+        return not value.startswith("--") and value != "-h"
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -25,11 +25,15 @@ from contextlm.child_processes import tail
 from contextlm.comparison.arms import Arm
 from contextlm.comparison.study import Study
 from contextlm.config import Config, dump, load
-from contextlm.config.schema import DataConfig
+from contextlm.config.schema import DataConfig, LoggingConfig
 from contextlm.training.checkpoint_folder import TRACKER
 
-# Options that change nothing about the result of a run.
-_FREE = {"log_interval", "save_interval"}
+# Options that change nothing about the weights and the last validation loss of a run: what is told and saved, and what
+# is evaluated besides.
+_FREE = {field.name for field in dataclasses.fields(LoggingConfig)} | {
+    "save_interval", "distrib_optim_fully_reshardable_mem_efficient", "eval_interval", "eval_context_zeroed",
+    "check_replicas_interval",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

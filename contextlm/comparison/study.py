@@ -15,6 +15,7 @@ Read next: `arms.py`, which turns options into configurations, and `runs.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import yaml
 
 from contextlm.analysis.matching import BUDGETS, SIZES
-from contextlm.comparison.arms import Arm, build_arms
+from contextlm.comparison.arms import MATCH_KEYS, Arm, build_arms
+from contextlm.config.repeated_keys import repeated_keys
 from contextlm.config.suggestions import nearest_name
 from contextlm.errors import UserError
 
@@ -31,7 +33,7 @@ LEAST_SEEDS = 3  # with two, Student's t is 12.7 and no interval says anything
 _KEYS = ("data", "tokenizer", "flags", "arms", "seeds", "baselines")
 _DATA_KEYS = ("text", "prefix")
 _TOKENIZER_KEYS = ("vocab_size", "tokenizer_type", "tokenizer_model", "eod_token")
-_MATCH_KEYS = ("match", "of", "by")
+_ARM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")  # it names folders, which --retrain-changed removes
 
 
 @dataclass(frozen=True)
@@ -98,25 +100,14 @@ def _load(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The file's content, and the keys that are given twice, of which PyYAML would silently take the last."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree, root = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+        tree, problems = yaml.safe_load(text), repeated_keys(text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a study file, such as those in examples/studies") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that no calendar has is a ValueError
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no keys; write {', '.join(_KEYS)}")
-    return tree, _repeated(root)
-
-
-def _repeated(node: yaml.Node, where: str = "") -> list[str]:
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    keys = [str(key.value) for key, _ in node.value]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    problems = [f"{where}{key}: is given twice; keep one" for key in twice]
-    for key, value in node.value:
-        problems += _repeated(value, f"{where}{key.value}.")
-    return problems
+    return tree, problems
 
 
 def _unknown(tree: Mapping[str, Any], known: tuple[str, ...], where: str) -> list[str]:
@@ -137,27 +128,41 @@ def _mapping(tree: Mapping[str, Any], key: str, problems: list[str]) -> dict[str
     if not isinstance(node, dict):
         problems.append(f"{key}: {node!r} is not a mapping; write its entries indented below")
         return {}
-    return {str(name).replace("-", "_"): value for name, value in node.items()}
+    names = [str(name).replace("-", "_") for name in node]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems += [f"{key}.{name}: is given twice, with a dash and without; keep one" for name in twice]
+    return dict(zip(names, node.values(), strict=True))
 
 
 def _source(tree: Mapping[str, Any], text: str | None, problems: list[str]) -> Source:
     data, tokenizer = _mapping(tree, "data", problems), _mapping(tree, "tokenizer", problems)
     problems += _unknown(data, _DATA_KEYS, "data.") + _unknown(tokenizer, _TOKENIZER_KEYS, "tokenizer.")
-    known = {name: value for name, value in tokenizer.items() if name in _TOKENIZER_KEYS and value is not None}
-    places = {name: str(value) for name, value in data.items() if name in _DATA_KEYS and value is not None}
-    if text is not None:
-        places = {"text": text}
+    named = _texts(tokenizer, _TOKENIZER_KEYS[1:], "tokenizer.", problems)
+    places = {"text": text} if text is not None else _texts(data, _DATA_KEYS, "data.", problems)
     if len(places) > 1:
         problems.append("data: text and prefix are both given; keep one")
-    if {"vocab_size", "tokenizer_type"} <= known.keys() or not {"vocab_size", "tokenizer_type"} & known.keys():
+    size = tokenizer.get("vocab_size")
+    if (size is None) == ("tokenizer_type" not in named):
         problems.append(
             "tokenizer: give vocab_size, of one to be trained on the text, or tokenizer_type and tokenizer_model"
         )
-    elif "vocab_size" in known and "prefix" in places:
+    elif size is not None and "prefix" in places:
         problems.append("tokenizer.vocab_size: data.prefix is tokenized; give its tokenizer_type and tokenizer_model")
-    if not isinstance(known.get("vocab_size", 1), int):
-        problems.append(f"tokenizer.vocab_size: {known.pop('vocab_size')!r} is not a whole number")
-    return Source(**places, **known)
+    if size is not None and (type(size) is not int or size < 1):
+        problems.append(f"tokenizer.vocab_size: {size!r} is no size; give a whole number >= 1")
+        size = None
+    return Source(**places, **named, vocab_size=size)
+
+
+def _texts(tree: Mapping[str, Any], known: tuple[str, ...], where: str, problems: list[str]) -> dict[str, str]:
+    """The entries of known keys that are text; anything else there is a problem."""
+    given = {key: tree[key] for key in known if tree.get(key) is not None}
+    problems += [
+        f"{where}{key}: {value!r} is no text; put it in quotes"
+        for key, value in given.items()
+        if not isinstance(value, str)
+    ]
+    return {key: value for key, value in given.items() if isinstance(value, str)}
 
 
 def _options(tree: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:
@@ -165,13 +170,18 @@ def _options(tree: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str
     arms = _mapping({"arms": tree.get("arms") or {}}, "arms", problems)
     if len(arms) < 2:
         problems.append("arms: give at least two, e.g. plain: {} and gated: {context_chunk_size: 4}")
-    options = {name: _mapping({name: node}, name, problems) for name, node in arms.items()}
+    options = {name: _mapping({f"arms.{name}": node}, f"arms.{name}", problems) for name, node in arms.items()}
+    problems += [
+        f"arms.{name}: is no name of a folder; use letters, digits, _ and ."
+        for name in options
+        if not _ARM_NAME.fullmatch(name)
+    ]
     for name, own in options.items():
-        given = [key for key in _MATCH_KEYS if key in own]
+        given = [key for key in MATCH_KEYS if key in own]
         if not given:
             continue
         where = f"arms.{name}"
-        if len(given) < len(_MATCH_KEYS):
+        if len(given) < len(MATCH_KEYS):
             problems.append(f"{where}: match, of and by go together, e.g. match: params, of: gated, by: depth")
             continue
         for key, known in (("match", tuple(BUDGETS)), ("by", tuple(SIZES)), ("of", tuple(options))):
@@ -179,7 +189,7 @@ def _options(tree: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str
                 near = nearest_name(str(own[key]), known)
                 hint = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
                 problems.append(f"{where}.{key}: {own[key]!r} is not known; {hint}")
-        if "match" in options.get(own["of"], {}):
+        if "match" in options.get(str(own["of"]), {}):
             problems.append(f"{where}.of: {own['of']} is itself matched to another arm; name that one")
     return options
 

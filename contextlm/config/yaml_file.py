@@ -18,6 +18,7 @@ from contextlm.config.fields import Field, all_fields, build, sections
 from contextlm.config.flags import PROGRAM_FLAGS
 from contextlm.config.megatron_flags import flag_verdict
 from contextlm.config.presets import preset
+from contextlm.config.repeated_keys import repeated_keys
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import nearest_name
 from contextlm.config.values import from_yaml, in_yaml
@@ -88,13 +89,13 @@ def read_yaml(path: str | Path, fields: Mapping[str, Field]) -> YamlReading:
     unreadable = YamlReading(None, {}, set(fields), [], [])
     try:
         text = Path(path).read_text(encoding="utf-8")
-        problems = _repeated_keys(text, path)
+        problems = [f"{path}: {problem}" for problem in repeated_keys(text)]
         tree = yaml.safe_load(text)
     except OSError as error:
         return unreadable._replace(problems=[f"--config {path}: {error.strerror}; give an existing YAML file"])
     except UnicodeDecodeError:
         return unreadable._replace(problems=[f"--config {path}: is no UTF-8 text; give a YAML file"])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that no calendar has is a ValueError
         return unreadable._replace(problems=[f"--config {path}: not valid YAML: {_cause(error)}"])
     reading.problems.extend(problems)
     if tree is None:
@@ -167,22 +168,3 @@ def _note_unknown(reading: YamlReading, fields: Mapping[str, Field], name: str, 
     elif raw not in (False, None):
         sentences = reading.problems if verdict.refused else reading.warnings
         sentences.append(f"{where}: {in_yaml(raw)}: {verdict.sentence}")
-
-
-def _repeated_keys(text: str, path: str | Path) -> list[str]:
-    """Keys that stand twice in one mapping, of which PyYAML would silently take the last."""
-    import yaml
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        return []
-    problems = []
-    for mapping in [root, *(value for _, value in root.value if isinstance(value, yaml.MappingNode))]:
-        seen: dict[str, int] = {}
-        for key, _ in mapping.value:
-            line = key.start_mark.line + 1
-            name = str(key.value)
-            if name in seen:
-                problems.append(f"{path}: {name} is given twice (lines {seen[name]} and {line}); keep one")
-            seen.setdefault(name, line)
-    return problems

@@ -104,10 +104,21 @@ def test_a_failed_run_is_told_and_the_others_go_on(job: Job, capsys: pytest.Capt
     assert "is not finished" not in (job.folder / "results.md").read_text()
 
 
+def test_a_preempted_run_did_not_fail(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job.only_two_arms()
+    job.folder.mkdir()
+    (job.folder / "fail-gated-seed2").write_text("75")
+    assert job.run() == 1
+    out = capsys.readouterr().out
+    assert "gated-seed2: stopped by a signal, and saved" in out and "FAILED" not in out and "failed" not in out
+    assert "gated-seed2: stopped; the same command continues from there" in out
+
+
 def test_a_changed_study_is_noticed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run() == 0 and job.ran() == ALL
     job.tree["arms"]["gated"]["context_fusion"] = "add"  # the arm that is matched to it stays as deep
-    job.tree["flags"]["log_interval"] = 1  # changes no result
+    free = {"log_interval": 1, "progress_bar": False, "wandb_project": "ours", "eval_context_zeroed": False}
+    job.tree["flags"] |= free  # these change no result
     with pytest.raises(SystemExit):
         job.run()
     error = capsys.readouterr().err

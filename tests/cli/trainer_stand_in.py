@@ -1,7 +1,7 @@
 """Stands in for pretrain_contextlm.py: leaves what a run leaves, without training.
 
-Run in the study's folder. A file `fail-NAME` there has the run fail, a file `stop-NAME` has it save half way and
-wait to be stopped. Each call adds its name and its first iteration to `ran`.
+Run in the study's folder. A file `fail-NAME` there has the run fail, with the status that the file holds or else 3; a
+file `stop-NAME` has it save half way and wait to be stopped. Each call adds its name and its first iteration to `ran`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def main(config_file: str) -> int:
     with open("ran", "a") as file:
         file.write(f"{folder.name} {first}\n")
     print(f"training {folder.name}")
-    if Path(f"fail-{folder.name}").exists():
+    if (fail := Path(f"fail-{folder.name}")).exists():
         print("the cause")
-        return 3
+        return int(fail.read_text() or 3)
     half = Path(f"stop-{folder.name}").exists()
     last = last // 2 if half else last
     # The loss is a function of the model and the seed, with a part that is the seed's alone.

@@ -49,7 +49,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
     expected = (
         "seed: unknown key; did you mean seeds?",
         "data.txt: unknown key; did you mean text?",
-        "tokenizer.vocab_size: 'many' is not a whole number",
+        "tokenizer.vocab_size: 'many' is no size; give a whole number >= 1",
         "flags.save: the study sets it for each run",
         "flags: --lr: fast is not a number",
         "arms.gated: --context-chunk-sise: unknown flag; did you mean --context-chunk-size?",
@@ -79,6 +79,16 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         ({"tokenizer": {}}, "tokenizer: give vocab_size"),
         ({"tokenizer": {"tokenizer_type": "SentencePieceTokenizer"}}, "tokenizer: --tokenizer-model is missing"),
         ({"baselines": []}, "baselines: give the arms"),
+        ({"tokenizer": {"vocab_size": True}}, "tokenizer.vocab_size: True is no size; give a whole number >= 1"),
+        ({"tokenizer": {"tokenizer_type": ["x"]}}, "tokenizer.tokenizer_type: ['x'] is no text; put it in quotes"),
+        ({"data": {"text": ["a"]}}, "data.text: ['a'] is no text; put it in quotes"),
+        ({"flags": {"train_iters": {"many": 4}}}, "flags.train_iters: {'many': 4} is no value; give a word"),
+        ({"flags": {"lr": "--help"}}, "flags.lr: '--help' is no value; give a word"),
+        ({"flags": {"rampup_batch_size": [1, "-h"]}}, "flags.rampup_batch_size: [1, '-h'] is no value; give a word"),
+        ({"flags": {"train-iters": 4, "train_iters": 4}}, "flags.train_iters: is given twice, with a dash and without"),
+        ({"flags": {"match": "params"}}, "flags.match: says what one arm is matched to; move it there"),
+        ({"arms": {"a": 5, "b": {}}}, "arms.a: 5 is not a mapping"),
+        ({"arms": {"a": {}, "b": {"match": "params", "of": ["a"], "by": "depth"}}}, "arms.b.of: ['a'] is not known"),
         ({"seeds": "all"}, "seeds: 'all': an interval needs"),
         ({"seeds": [1, 2, "3"]}, "seeds: [1, 2, '3']: give whole numbers"),
     ],
@@ -86,6 +96,20 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
 def test_one_mistake(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
     found = problems(tmp_path, **changes)
     assert any(problem.startswith(sentence) for problem in found), found
+
+
+@pytest.mark.parametrize("name", ["help", "print-config", "dry_run", "world_size", "data_args_path", "config"])
+def test_no_flag_ends_the_study(tmp_path: Path, name: str) -> None:
+    """`--help` alone would print itself and exit with status 0."""
+    found = problems(tmp_path, flags=study_tree()["flags"] | {name: True})
+    assert found == [f"flags.{name.replace('-', '_')}: the study sets it for each run; drop it"]
+
+
+@pytest.mark.parametrize("name", ["../../x/y", "..", ".", "", "a/b", "/tmp", "a b", ".hidden"])
+def test_an_arm_is_no_path(tmp_path: Path, name: str) -> None:
+    """Its name becomes a folder that is removed when the study changes."""
+    (problem,) = problems(tmp_path, arms=study_tree()["arms"] | {name: {}})
+    assert problem == f"arms.{name}: is no name of a folder; use letters, digits, _ and ."
 
 
 def test_a_matched_arm_is_not_a_target(tmp_path: Path) -> None:
@@ -96,7 +120,7 @@ def test_a_matched_arm_is_not_a_target(tmp_path: Path) -> None:
 def test_what_is_given_twice_is_no_silent_choice(tmp_path: Path) -> None:
     path = write_study(tmp_path, study_tree())
     path.write_text(path.read_text().replace("  gated:\n", "  plain: {}\n  gated:\n"))
-    with pytest.raises(UserError, match="arms.plain: is given twice; keep one"):
+    with pytest.raises(UserError, match=r"arms.plain: is given twice \(lines 10 and 11\); keep one"):
         read_study(path)
 
 
