@@ -2,7 +2,7 @@
 
 Trains the arms of a study, each with every seed, on the same tokens in the same order, and reports their paired
 differences with 95% intervals in `runs/studies/NAME/results.md`. Run it again to continue: what is finished is not
-repeated. `--dry-run` shows the arms and how long it will take. Read next: `contextlm/comparison/study.py`.
+repeated. `--dry-run` shows the arms, `--estimate` how long it will take. Read next: `contextlm/comparison/study.py`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, help="where everything goes [runs/studies/NAME]")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the cores [1]")
     parser.add_argument("--retrain-changed", action="store_true", help="train anew what the study file changed")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the arms and, where there is a text, the time; train nothing"
-    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="show the arms and do nothing")
+    only.add_argument("--estimate", action="store_true", help="make the tokens, and time a few iterations of each arm")
     return parser
 
 
@@ -59,9 +59,12 @@ def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINI
         folder = (given.folder or Path("runs/studies") / study.name).resolve()
         try:
             if given.dry_run:
-                _describe(study, folder, given.jobs, program, console)
+                _describe(study)
                 return 0
             with only_one("comparison", folder, console.print):
+                if given.estimate:
+                    _estimate(study, folder, given.jobs, program, console)
+                    return 0
                 return _compare(study, folder, given, program, console)
         except TimeoutError as error:
             raise UserError(str(error)) from None
@@ -130,22 +133,21 @@ def _train(runs: Sequence[Run], at_once: int, program: Sequence[str], console: C
     return failed, stopped
 
 
-def _describe(study: Study, folder: Path, at_once: int, program: Sequence[str], console: Console) -> None:
-    """The arms, the number of runs, and an estimate where there are tokens to time with."""
+def _describe(study: Study) -> None:
+    """The arms, and the number of runs."""
     print(markdown_table(arm_rows(study)))
     print(f"\n{len(study.arms)} arms x {len(study.seeds)} seeds = {len(study.arms) * len(study.seeds)} runs")
-    if study.source.text is None and study.source.prefix is None:
-        print("no estimate of the time without a text: give --text FILE.jsonl")
-        return
+
+
+def _estimate(study: Study, folder: Path, at_once: int, program: Sequence[str], console: Console) -> None:
+    """How long a run of each arm takes, and all that are left."""
     runs = plan_runs(study, folder, tokens.prepare(study.source, folder, workers=os.cpu_count() or 1))
     console.print(f"timing a few iterations of each arm, {at_once} at a time ...")
     seconds = estimate_seconds(runs, at_once, program)
     for name, whole in seconds.items():
         print(f"  {name}: {duration(whole)} a run")
     left = [seconds[run.arm.name] * (1 - run.saved_iteration() / run.iterations) for run in runs]
-    print(
-        f"about {duration(sum(left) / at_once)} with --jobs {at_once}, if the machine stays as it is; nothing trained"
-    )
+    print(f"about {duration(sum(left) / at_once)} with --jobs {at_once}, if the machine stays as it is")
 
 
 def _last_lines(log: Path) -> str:

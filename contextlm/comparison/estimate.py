@@ -43,7 +43,7 @@ def estimate_seconds(runs: Sequence[Run], at_once: int, program: Sequence[str]) 
             if status:
                 raise UserError(f"arms.{job.name}: cannot be trained (exit status {status}):", tail(job.log))
             whole = time.monotonic() - begun[job.name]
-            seconds[job.name] = _whole_run(timed[job.name], whole, folder / job.name / "metrics.jsonl")
+            seconds[job.name] = whole_run(timed[job.name], whole, folder / job.name / "metrics.jsonl")
 
         jobs = [_job(run, folder, program) for run in timed.values()]
         run_jobs(jobs, at_once, lambda job: begun.update({job.name: time.monotonic()}), ended, lambda: None)
@@ -64,11 +64,15 @@ def _job(run: Run, folder: Path, program: Sequence[str]) -> Job:
     return Job(run.arm.name, (*program, "--config", str(place / "run.yaml")), run.study_folder, place / "log.txt")
 
 
-def _whole_run(run: Run, whole: float, metrics: Path) -> float:
-    """Seconds of the whole run, given those of the timed one; an evaluation step is a third of a training step."""
+def whole_run(run: Run, whole: float, metrics: Path) -> float:
+    """Seconds of the whole run, given those of the timed one, whose metrics are here.
+
+    A forward pass of an evaluation takes a third of a training step; with the context zeroed there are two.
+    """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     times = [line["elapsed_ms"] / 1000 for line in lines if "elapsed_ms" in line]
     per_iteration = statistics.median(times[WARM_UP:] or times)
     training = run.config.training
     evaluations = -(-run.iterations // training.eval_interval)
-    return whole - sum(times) + per_iteration * (run.iterations + evaluations * training.eval_iters / 3)
+    passes = evaluations * training.eval_iters * (2 if run.config.evaluates_context_zeroed else 1)
+    return whole - sum(times) + per_iteration * (run.iterations + passes / 3)

@@ -458,6 +458,12 @@ class Config:
         return self.model.num_layers // 2 if given is None else given
 
     @property
+    def evaluates_context_zeroed(self) -> bool:
+        """Whether an evaluation has a second pass: where no chunk is ever complete, there is nothing to zero."""
+        has_predictions = 0 < self.context.context_chunk_size <= self.model.seq_length
+        return has_predictions and self.training.eval_context_zeroed
+
+    @property
     def num_model_chunks(self) -> int:
         """Parts of the model that each pipeline stage holds: more than 1 in an interleaved pipeline."""
         parallel = self.parallel

@@ -45,7 +45,7 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
         run, samples, left, TokenSums(run.token_byte_lengths, chunk_size)
     )
     loss, zeroed = loss_sum / num_tokens, None
-    if chunk_size and run.config.training.eval_context_zeroed:
+    if run.config.evaluates_context_zeroed:
         with controlled(run.language_model, "zero"):
             zeroed = _summed(run, samples, left, LOSS_AND_TOKENS)[0] / num_tokens
     if not chunk_size:

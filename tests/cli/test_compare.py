@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from contextlm.child_processes import only_one
 from contextlm.comparison.runs import Run, plan_runs
 from contextlm.comparison.study import read_study
 from contextlm.comparison.tokens import data_config
@@ -145,12 +147,21 @@ def test_every_run_is_a_command_that_training_understands(job: Job, monkeypatch:
     assert all(config.checkpoint.resumes_itself for config in configs.values())
 
 
-def test_a_dry_run_shows_arms_and_time_and_trains_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    path = str(write_study(job.place, job.tree))
-    assert compare.main([path, "--dry-run"], STAND_IN) == 0
-    out = capsys.readouterr().out
-    assert "3 arms x 3 seeds = 9 runs" in out and "num_layers 6 for params of gated" in out and "--text" in out
+def test_a_dry_run_shows_the_arms_and_writes_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.run("--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "3 arms x 3 seeds = 9 runs" in out and "num_layers 6 for params of gated" in out
+    assert not job.folder.exists()
+
+
+def test_an_estimate_times_each_arm_and_trains_nothing(
+    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "only_one", functools.partial(only_one, patience=0.0))
+    with only_one("comparison", job.folder, print), pytest.raises(SystemExit):
+        job.run("--estimate")
+    assert "another comparison is running" in capsys.readouterr().err and job.ran() == []
+    assert job.run("--estimate") == 0
     assert sorted(job.ran()) == ["deeper 0", "gated 0", "plain 0"]
     assert "with --jobs 2" in capsys.readouterr().out and not (job.folder / "runs").exists()
 
