@@ -6,6 +6,7 @@ Read next: `report.py`, the page around them.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Told apart with every common kind of colour blindness, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = "os^Dv"  # of the validation sets of a run
 _WIDTH, _HEIGHT = 6.4, 4.0  # inches: on a phone's 360 points the text keeps three quarters of its size
 _MAX_POINTS = 1000  # per curve: what a screen can show, whatever the length of the run
 
@@ -32,15 +34,15 @@ def loss_plot(runs: Sequence[RunRecord]) -> str:
             iterations, losses = _series(run.training, "lm_loss")
             axes.plot(*_thinned(iterations, losses), color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(*_thinned(iterations, smoothed(losses)), color=colour, label=run.name, linewidth=1.8)
-            points = [line for line in run.evaluations if str(line["split"]).startswith("valid")]
-            if points:
+            validations = {split: lines for split, lines in run.by_split.items() if split != "test"}
+            for (split, points), marker in zip(validations.items(), itertools.cycle(_MARKERS)):
                 axes.plot(
                     *_series(points, "lm_loss"),
-                    "o",
+                    marker,
                     color=colour,
                     markersize=5,
                     markeredgecolor="white",
-                    label=f"{run.name}, validation",
+                    label=f"{run.name}, {split}",
                 )
             for change in run.changes:
                 axes.axvline(

@@ -69,16 +69,24 @@ def _results(runs: Sequence[RunRecord]) -> str:
         ("model", *(_value(run.config.get("preset")) for run in runs)),
         ("parameters", *(_number(run.parameters, ",.0f") for run in runs)),
         ("iterations", *(_number(run.iterations, ",.0f") for run in runs)),
-        ("validation loss", *(_number(run.final.get("lm_loss"), ".4f") for run in runs)),
-        ("perplexity", *(_number(run.final.get("perplexity"), ".2f") for run in runs)),
-        ("bits per byte", *(_number(run.final.get("bits_per_byte"), ".4f") for run in runs)),
-        ("last validation loss, context zeroed", *(_number(run.loss_without_context, ".4f") for run in runs)),
+        *(row for split in dict.fromkeys(split for run in runs for split in run.final) for row in _split(split, runs)),
         ("training tokens/s", *(_number(run.tokens_per_second, ",.0f") for run in runs)),
         ("training time", *(_duration(run.seconds) for run in runs)),
         ("waiting for data", *(_number(run.data_wait_share, ".1%") for run in runs)),
         ("peak memory of a process, GiB", *(_number(_gib(run.peak_memory_bytes), ".2f") for run in runs)),
     ]
     return _table(("", *(run.name for run in runs)), rows)
+
+
+def _split(split: str, runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    """What was found on one split, the rows of a run without it empty."""
+    found = [run.final.get(split, {}) for run in runs]
+    return [
+        (f"{split} loss", *(_number(result.get("lm_loss"), ".4f") for result in found)),
+        (f"{split} perplexity", *(_number(result.get("perplexity"), ".2f") for result in found)),
+        (f"{split} bits per byte", *(_number(result.get("bits_per_byte"), ".4f") for result in found)),
+        (f"last {split} loss, context zeroed", *(_number(run.loss_without_context(split), ".4f") for run in runs)),
+    ]
 
 
 def _samples(runs: Sequence[RunRecord]) -> str:

@@ -87,20 +87,23 @@ class RunRecord:
         return sum(waits) / sum(times) if waits and sum(times) > 0 else None
 
     @property
-    def loss_without_context(self) -> float | None:
-        """The last validation loss with the context zeroed; None for a plain model."""
-        return next(
-            (x["lm_loss_context_zeroed"] for x in self._validation[::-1] if "lm_loss_context_zeroed" in x), None
-        )
+    def by_split(self) -> dict[str, list[dict[str, Any]]]:
+        """The evaluation lines of each split (`validation`, `validation/NAME`, `test`), which are never mixed."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for line in self.evaluations:
+            found.setdefault(str(line["split"]), []).append(line)
+        return found
 
     @property
-    def final(self) -> dict[str, Any]:
-        """The last word on the validation loss: evaluation.json, else the last validation line."""
-        return self.result or (self._validation[-1] if self._validation else {})
+    def final(self) -> dict[str, dict[str, Any]]:
+        """The last word on each split: its last line; for `validation` evaluation.json, if there is one."""
+        last = {split: lines[-1] for split, lines in self.by_split.items()}
+        return last | ({"validation": self.result} if self.result else {})
 
-    @property
-    def _validation(self) -> list[dict[str, Any]]:
-        return [line for line in self.evaluations if str(line["split"]).startswith("valid")]
+    def loss_without_context(self, split: str) -> float | None:
+        """The last loss of a split with the context zeroed; None for a plain model."""
+        lines = self.by_split.get(split, [])
+        return next((x["lm_loss_context_zeroed"] for x in lines[::-1] if "lm_loss_context_zeroed" in x), None)
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from contextlm.analysis.plots import smoothed
+from contextlm.analysis.plots import loss_plot, smoothed
 from contextlm.analysis.report import build_report
 from contextlm.analysis.run_record import read_run
 from contextlm.errors import UserError
@@ -120,9 +120,10 @@ def test_record_finds_the_continuation_and_its_options(pair: list[Path]) -> None
     assert run.seconds == pytest.approx(30.0)
     assert run.tokens_per_second == 8192.0
     assert run.data_wait_share == pytest.approx(0.04) and run.peak_memory_bytes == 3 * 2**30
-    assert run.loss_without_context == 4.56789 and read_run(pair[1]).loss_without_context is None
+    assert run.loss_without_context("validation") == 4.56789
+    assert read_run(pair[1]).loss_without_context("validation") is None
     assert len(run.training) == 60 and len(run.evaluations) == 3
-    assert run.final["lm_loss"] == 4.05678
+    assert run.final["validation"]["lm_loss"] == 4.05678
     assert run.notes == []
 
 
@@ -153,6 +154,34 @@ def test_page_has_numbers_curves_samples_differences_and_commands(pair: list[Pat
     assert "echo &#x27;&lt;done&gt;&#x27;" in page
 
 
+def test_every_validation_set_has_its_own_points_and_rows(tmp_path: Path) -> None:
+    folder, plain = write_run(tmp_path / "several"), write_run(tmp_path / "one", chunk_size=0)
+    splits = {"validation/a": 1.25, "validation/b": 7.75, "test": 3.5}
+    lines = [
+        line for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "split" not in line
+    ]
+    for iteration in (30, 60):
+        lines += [
+            {"iteration": iteration, "split": split, "lm_loss": loss + iteration, "lm_loss_context_zeroed": loss - 1}
+            for split, loss in splits.items()
+        ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(folder)
+    assert {split: [line["lm_loss"] for line in own] for split, own in run.by_split.items()} == {
+        split: [loss + 30, loss + 60] for split, loss in splits.items()
+    }
+    page = build_report([run, read_run(plain)], "Several sets")
+    assert "<td>validation/a loss</td><td>61.2500</td><td>–</td>" in page
+    assert "<td>last validation/b loss, context zeroed</td><td>6.7500</td><td>–</td>" in page
+    assert "<td>test loss</td><td>63.5000</td><td>–</td>" in page and "<td>validation loss</td><td>–</td>" in page
+    drawn = []
+    legend_of = lambda axes, *args, **kwargs: drawn.extend(axes.get_legend_handles_labels()[1])  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.axes.Axes.legend", legend_of)
+        loss_plot([run])
+    assert drawn[:3] == ["several", "several, validation/a", "several, validation/b"]
+
+
 def test_generated_text_cannot_become_markup(pair: list[Path]) -> None:
     page = build_report([read_run(folder) for folder in pair], "<script>alert(1)</script>")
     assert "a &lt;b&gt;list&lt;/b&gt;" in page
@@ -180,7 +209,7 @@ def test_unfinished_run_is_reported_with_what_is_missing(tmp_path: Path) -> None
         file.write('{"iteration": 61, "lm_lo')  # a run that is being killed
     run = read_run(folder)
     assert len(run.training) == 60
-    assert run.final["bits_per_byte"] == 2.0  # the last validation line stands in for evaluation.json
+    assert run.final["validation"]["bits_per_byte"] == 2.0  # the last validation line stands in for evaluation.json
     page = build_report([run], "Unfinished")
     assert "metrics.jsonl: 1 line(s)" in page and "no evaluation.json" in page and "no samples.json" in page
 
