@@ -57,7 +57,7 @@ def _constant(size: int, *, given: bool, unit: _Unit) -> list[str]:
     if size % unit.size == 0:
         return []
     if not given:
-        return [f"--global-batch-size: missing; it must be a multiple of {unit.origin}, e.g. {4 * unit.size}"]
+        return [f"--global-batch-size: missing; give a multiple of {unit.origin}, e.g. {4 * unit.size}"]
     return [f"--global-batch-size {size}: no multiple of {unit.origin}; use {nearest_multiples(size, unit.size)}"]
 
 

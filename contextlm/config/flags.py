@@ -78,7 +78,9 @@ def _group(argv: Sequence[str], problems: list[str]) -> list[tuple[str, list[str
         elif groups:
             groups[-1][1].append(word)
         else:
-            problems.append(f"{word}: a value without a flag before it; flags begin with --, see --help")
+            problems.append(
+                f"{word}: a value without a flag before it; write its flag, which begins with --, before it"
+            )
     return groups
 
 

@@ -61,7 +61,7 @@ def _length(config: Config, world_size: int) -> _Length | None:
 def missing_packages(logging: LoggingConfig) -> list[str]:
     """Flags whose package cannot be imported here."""
     return [
-        f"{_flag(name)}: {package} is not installed here; pip install {package}, or drop it"
+        f"{_flag(name)}: {package} is not installed here; install it (pip install {package}), or drop it"
         for name, package in _PACKAGES.items()
         if getattr(logging, name) is not None and not _is_installed(package)
     ]

@@ -31,7 +31,7 @@ def checkpoint_problems(config: Config) -> list[str]:
             given.load,
             "check the path"
             if config.training.skip_train
-            else "to resume where there is one and start fresh where not, give the same folder as --save",
+            else "give the same folder as --save to resume where there is one and start fresh where not",
         )
     if given.finetune and given.load is None:
         problems.append("--finetune: takes the weights of a checkpoint, but none is given; add --load FOLDER")
@@ -127,7 +127,7 @@ def _tokenizer(data: DataConfig) -> list[str]:
     if kind == "ByteTokenizer" and data.eod_token is not None:
         return [f"--eod-token {data.eod_token}: ByteTokenizer's is fixed; drop it"]
     if kind in ("SentencePieceTokenizer", "HuggingFaceTokenizer") and model is None:
-        return [f"--tokenizer-model: missing; {kind} needs its file, e.g. --tokenizer-model tokenizer.json or x.model"]
+        return [f"--tokenizer-model: missing; give the file of the {kind}, e.g. tokenizer.json or x.model"]
     if model is not None and not os.path.exists(model):
         return [f"--tokenizer-model {model}: not found; give an existing file"]
     return []

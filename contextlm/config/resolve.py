@@ -153,11 +153,13 @@ def _world_size(flags: FlagReading, environ: Mapping[str, str], starts: bool, pr
     """Processes of the run: `--world-size` where nothing starts, else torchrun's, else one (or not said)."""
     given = flags.program.get("world-size")
     if given is not None and starts:
-        problems.append(f"--world-size {given}: only with --dry-run; a run has as many processes as torchrun starts")
+        problems.append(
+            f"--world-size {given}: only with --dry-run; drop it, and start as many processes with torchrun"
+        )
     elif given is not None:
         if re.fullmatch("[1-9][0-9]*", str(given)):
             return int(str(given))
-        problems.append(f"--world-size: {given} is not a whole number >= 1")
+        problems.append(f"--world-size: {given} is not accepted; give a whole number >= 1")
         return None
     started = environ.get("WORLD_SIZE", "")
     if started.isdigit() and int(started) > 0:

@@ -72,8 +72,21 @@ def _wsd(config: Config) -> list[str]:
     left = max(int(lengths.decay - lengths.warmup), 0)
     if _decay(config) is None or lengths.wsd_decay <= left:
         return []
-    word = "iterations" if unit == "iters" else "samples"
-    return [f"{flag} {lengths.wsd_decay}: only {left} {word} follow the warm-up; use at most {max(left, 1)}"]
+    if not left and _warmup(config):  # which says it already
+        return []
+    if not left:
+        return [f"{flag} {lengths.wsd_decay}: nothing is left after {_warmup_words(config)}; shorten the warm-up"]
+    word = {"iters": "iteration", "samples": "sample"}[unit]
+    follow = f"only 1 {word} follows" if left == 1 else f"only {left} {word}s follow"
+    return [f"{flag} {lengths.wsd_decay}: {follow} the warm-up; use at most {left}"]
+
+
+def _warmup_words(config: Config) -> str:
+    """The option that gives the warm-up's length, as it may have been typed."""
+    unit, optimizer = _unit(config), config.optimizer
+    if optimizer.lr_warmup_fraction is not None:
+        return f"--lr-warmup-fraction {optimizer.lr_warmup_fraction:g}"
+    return f"--lr-warmup-{unit} {getattr(optimizer, f'lr_warmup_{unit}')}"
 
 
 def _weight_decay(optimizer: OptimizerConfig) -> list[str]:

@@ -85,9 +85,8 @@ def _context(config: Config) -> list[str]:
         )
     if context.enabled and config.encoder_layers >= config.model.num_layers:
         problems.append(
-            f"--context-encoder-layers {config.encoder_layers}: the token decoder needs a layer of its own; "
-            "with "
-            f"--num-layers {config.model.num_layers} use at most {config.model.num_layers - 1}"
+            f"--context-encoder-layers {config.encoder_layers}: leaves no layer of --num-layers "
+            f"{config.model.num_layers} to the token decoder; use at most {config.model.num_layers - 1}"
         )
     return problems
 

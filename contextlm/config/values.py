@@ -27,7 +27,7 @@ def from_flag(field: Field, raw: str | bool | tuple[str, ...], where: str) -> An
     if field.kind is float and _NUMBER.fullmatch(str(raw)):
         return _checked(field, float(str(raw)), where, raw)
     if field.kind in (int, float):
-        raise UserError(f"{where}: {raw} is not {expected(field)}")
+        raise UserError(f"{where}: {raw} is not accepted; give {expected(field)}")
     return _checked(field, raw, where, raw)
 
 
@@ -51,7 +51,7 @@ def from_yaml(field: Field, raw: Any, where: str) -> Any:
         return tuple(str(item) for item in raw)
     if field.kind in (bool, str) and isinstance(raw, field.kind):
         return _checked(field, raw, where, raw)
-    raise UserError(f"{where}: {in_yaml(raw)} is not {expected(field)}")
+    raise UserError(f"{where}: {in_yaml(raw)} is not accepted; give {expected(field)}")
 
 
 def _checked(field: Field, value: Any, where: str, raw: Any) -> Any:
@@ -60,7 +60,7 @@ def _checked(field: Field, value: Any, where: str, raw: Any) -> Any:
         known = refused_value(field.name, value)
         near = nearest_name(value, field.choices)
         hint = f" (did you mean {near}?)" if near else ""
-        raise UserError(f"{where}: {known}" if known else f"{where}: {value!r} is not {expected(field)}{hint}")
+        raise UserError(f"{where}: {known or f'{value!r} is not known; use {expected(field)}{hint}'}")
     if field.kind not in (int, float):
         return value
     low = field.minimum is not None and value < field.minimum
@@ -77,7 +77,7 @@ def in_yaml(raw: Any) -> str:
 
 
 def expected(field: Field) -> str:
-    """What the field takes, in words that can follow 'is not' and 'give'."""
+    """What the field takes, in words that can follow 'give' and 'use'."""
     if field.choices is not None:
         return "one of " + ", ".join(field.choices)
     noun = {

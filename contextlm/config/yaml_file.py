@@ -114,7 +114,7 @@ def _cause(error: Exception) -> str:
     """What PyYAML says, without its drawing of the place."""
     if mark := getattr(error, "problem_mark", None):
         return f"{error.problem}; mend line {mark.line + 1}"  # type: ignore[attr-defined]
-    return " ".join(str(error).split())
+    return f"{' '.join(str(error).split())}; mend that"
 
 
 def _read_top(reading: YamlReading, fields: Mapping[str, Field], key: str, node: Any, path: str) -> None:

@@ -51,7 +51,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         "data.txt: unknown key; did you mean text?",
         "tokenizer.vocab_size: 'many' is no size; give a whole number >= 1",
         "flags.save: the study sets it for each run",
-        "flags: --lr: fast is not a number",
+        "flags: --lr: fast is not accepted; give a number",
         "arms.gated: --context-chunk-sise: unknown flag; did you mean --context-chunk-size?",
         "arms.gated.seed: the study sets it for each run; drop it (see seeds)",
         "arms.deeper.match: 'parms' is not known; did you mean params?",

@@ -50,9 +50,9 @@ def test_a_missing_package_is_named_before_the_start(tmp_path: Path, monkeypatch
     assert missing_packages(LoggingConfig()) == []
     logging = LoggingConfig(tensorboard_dir="a", wandb_project="b", mlflow_experiment="c")
     assert missing_packages(logging) == [
-        "--tensorboard-dir: tensorboard is not installed here; pip install tensorboard, or drop it",
-        "--wandb-project: wandb is not installed here; pip install wandb, or drop it",
-        "--mlflow-experiment: mlflow is not installed here; pip install mlflow, or drop it",
+        "--tensorboard-dir: tensorboard is not installed here; install it (pip install tensorboard), or drop it",
+        "--wandb-project: wandb is not installed here; install it (pip install wandb), or drop it",
+        "--mlflow-experiment: mlflow is not installed here; install it (pip install mlflow), or drop it",
     ]
     (tmp_path / "wandb" / "__init__.py").touch()
     assert len(missing_packages(logging)) == 2

@@ -30,5 +30,5 @@ def test_world_size():
     assert parse(["--dry-run"], {"WORLD_SIZE": "4"}).world_size == 4
     assert parse(["--dry-run", "--world-size", "8"], {"WORLD_SIZE": "4"}).world_size == 8
     assert parse(["--dry-run"], {}).dry_run is True
-    assert "is not a whole number" in problems_of("--dry-run --world-size two")[0]
+    assert "is not accepted; give a whole number" in problems_of("--dry-run --world-size two")[0]
     assert "only with --dry-run" in problems_of("--world-size 2")[0]
