@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+POSITIONS_TOLD = 16  # longer lists of losses by position are for metrics.jsonl alone: no line and no chart holds them
+
 
 class Evaluation(NamedTuple):
     """Loss over one stream of samples, nats per token.

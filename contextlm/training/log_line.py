@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from contextlm.analysis.measures import Evaluation
+from contextlm.analysis.measures import POSITIONS_TOLD, Evaluation
 from contextlm.training.step import StepResult
 
 
@@ -57,8 +57,9 @@ def evaluation_line(split: str, iteration: int, result: Evaluation) -> str:
         line += f" bits per byte: {result.bits_per_byte:.4f} |"
     if result.lm_loss_context_zeroed is not None:
         line += f" lm loss, context zeroed: {result.lm_loss_context_zeroed:.6E} |"
-    if result.lm_loss_by_position is not None:
-        line += f" lm loss by position in chunk: {' '.join(f'{loss:.4f}' for loss in result.lm_loss_by_position)} |"
+    by_position = result.lm_loss_by_position or ()
+    if 0 < len(by_position) <= POSITIONS_TOLD:
+        line += f" lm loss by position in chunk: {' '.join(f'{loss:.4f}' for loss in by_position)} |"
     return line
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from contextlm.analysis.measures import POSITIONS_TOLD
 from contextlm.config.schema import Config
 
 
@@ -134,10 +135,13 @@ class Trackers:
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line by name, `training/lm_loss` or `validation/lm_loss`; of a list, one by one."""
+    """The numbers of a line by name, `training/lm_loss` or `validation/lm_loss`; of a list that is short, one by one."""
     found = {}
     for name, value in line.items():
-        entries = {f"{name}/{i}": entry for i, entry in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        if not isinstance(value, tuple):
+            entries = {name: value}
+        else:
+            entries = {f"{name}/{i}": entry for i, entry in enumerate(value) if len(value) <= POSITIONS_TOLD}
         found.update({key: entry for key, entry in entries.items() if isinstance(entry, int | float)})
     found.pop("iteration")
     return {f"{line.get('split', 'training')}/{name}": value for name, value in found.items()}

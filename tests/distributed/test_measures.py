@@ -75,6 +75,13 @@ def test_a_plain_model_has_no_context_to_speak_of(pool: Pool) -> None:
     assert math.isfinite(result[0]) and result[3:] == (None, None)
 
 
+def test_where_no_chunk_completes_there_is_nothing_to_zero(pool: Pool) -> None:
+    """A sample has 66 tokens: a chunk of 66 has its prediction at the last of them, one of 67 has none."""
+    for chunk_size, is_zeroed in ((66, True), (67, False)):
+        ((*_, by_position, zeroed),) = pool.run(evaluation, 1, folder=None, values={"context_chunk_size": chunk_size})
+        assert len(by_position) == chunk_size and (zeroed is not None) == is_zeroed
+
+
 def test_every_line_has_every_measure(pool: Pool, tmp_path: Path) -> None:
     values = {"train_iters": 5, "log_interval": 2, "eval_iters": 1, "eval_interval": 3, "output_dir": str(tmp_path)}
     printed, lines = pool.run(told, 2, values=values | {"peak_tflops": 1e-3})[-1]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from contextlm.analysis.measures import Evaluation
+from contextlm.training.log_line import evaluation_line
 from contextlm.training.trackers import Trackers, numbers
 from tests.small_configs import small_config
 
@@ -103,3 +105,13 @@ def test_a_failure_is_told_once_and_stops_nothing(packages: dict[str, Calls], mo
 
 def test_numbers_leave_out_what_is_none() -> None:
     assert [numbers(line) for line in (TRAINING, EVALUATION)] == NUMBERS
+
+
+def test_positions_of_long_chunks_are_for_the_file_alone() -> None:
+    losses = tuple(float(position) for position in range(17))
+    for width, told in ((16, True), (17, False)):
+        line = {"iteration": 3, "split": "validation", "lm_loss": 2.0, "lm_loss_by_position": losses[:width]}
+        assert len(numbers(line)) == (1 + width if told else 1)
+        printed = evaluation_line("validation", 3, Evaluation(2.0, 64, 0, losses[:width]))
+        assert ("lm loss by position in chunk: 0.0000 1.0000" in printed) == told
+    assert "by position" not in evaluation_line("validation", 3, Evaluation(2.0, 64, 0))
