@@ -325,7 +325,11 @@ class OptimizerConfig:
     loss_scale_window: int = option(
         1000, "fp16 iterations without an overflow after which the scale doubles.", minimum=1
     )
-    hysteresis: int = option(2, "fp16 iterations with an overflow, in a row, before the scale is halved.", minimum=1)
+    hysteresis: int = option(
+        2,
+        "fp16 iterations with an overflow, in a row or not, until one halves the scale; counted anew when it doubles.",
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

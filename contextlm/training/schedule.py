@@ -2,6 +2,11 @@
 
 A position is the number of an iteration (the first is 1) or, where the run is given in samples, how many have been
 consumed when the iteration ends. The shapes and their names are those of Megatron-LM's `OptimizerParamScheduler`.
+
+Not copied is where an update stands in them. Megatron-LM moves its scheduler after each update that was not skipped:
+its update n has the values of position n - 1, the first one of a warm-up a learning rate of 0, and skipped fp16 updates
+hold the schedule up. Here update n has those of position n, so that the first one is not wasted, and a skipped one
+counts as any other iteration: the position follows from the iteration alone.
 """
 
 from __future__ import annotations

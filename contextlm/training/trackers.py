@@ -135,7 +135,7 @@ class Trackers:
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line by name, `training/lm_loss` or `validation/lm_loss`; of a list that is short, one by one."""
+    """The numbers of a line by name, `training/lm_loss` or `validation/lm_loss`; of a short list, one by one."""
     found = {}
     for name, value in line.items():
         if not isinstance(value, tuple):
