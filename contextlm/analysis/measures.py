@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from contextlm.config.schema import Config
+
 POSITIONS_TOLD = 16  # longer lists of losses by position are for metrics.jsonl alone: no line and no chart holds them
+
+
+def has_zeroed_pass(config: Config) -> bool:
+    """Whether samples are evaluated again with the context zeroed: where no chunk is complete, nothing is to zero."""
+    has_predictions = 0 < config.context.context_chunk_size <= config.model.seq_length
+    return has_predictions and config.training.eval_context_zeroed
 
 
 class Evaluation(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextlm import atomic_files
+from contextlm.analysis.measures import has_zeroed_pass
 from contextlm.child_processes import tail
 from contextlm.comparison.jobs import Job, run_jobs
 from contextlm.comparison.runs import Run
@@ -74,5 +75,5 @@ def whole_run(run: Run, whole: float, metrics: Path) -> float:
     per_iteration = statistics.median(times[WARM_UP:] or times)
     training = run.config.training
     evaluations = -(-run.iterations // training.eval_interval)
-    passes = evaluations * training.eval_iters * (2 if run.config.evaluates_context_zeroed else 1)
+    passes = evaluations * training.eval_iters * (2 if has_zeroed_pass(run.config) else 1)
     return whole - sum(times) + per_iteration * (run.iterations + passes / 3)

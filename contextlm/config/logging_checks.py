@@ -34,9 +34,7 @@ def _window(config: Config, world_size: int) -> list[str]:
     if (length := _length(config, world_size)) is None or start < length.iterations:
         return []
     remedy = f"use at most {length.iterations - 1}" if length.iterations else "drop --profile"
-    return [
-        f"--profile-step-start {start}: the run ends after {length.iterations} iterations ({length.origin}); {remedy}"
-    ]
+    return [f"--profile-step-start {start}: the run is over by then ({length.origin}); {remedy}"]
 
 
 class _Length(NamedTuple):

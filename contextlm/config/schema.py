@@ -325,11 +325,7 @@ class OptimizerConfig:
     loss_scale_window: int = option(
         1000, "fp16 iterations without an overflow after which the scale doubles.", minimum=1
     )
-    hysteresis: int = option(
-        2,
-        "fp16 iterations with an overflow, in a row or not, until one halves the scale; counted anew when it doubles.",
-        minimum=1,
-    )
+    hysteresis: int = option(2, "fp16 overflows, in a row or not, before the scale is halved.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,12 +456,6 @@ class Config:
         """Layers of the token encoder (E): the head acts on the input of layer E."""
         given = self.context.context_encoder_layers
         return self.model.num_layers // 2 if given is None else given
-
-    @property
-    def evaluates_context_zeroed(self) -> bool:
-        """Whether an evaluation has a second pass: where no chunk is ever complete, there is nothing to zero."""
-        has_predictions = 0 < self.context.context_chunk_size <= self.model.seq_length
-        return has_predictions and self.training.eval_context_zeroed
 
     @property
     def num_model_chunks(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contextlm.analysis.measures import Evaluation
+from contextlm.analysis.measures import Evaluation, has_zeroed_pass
 from contextlm.model.context_head import controlled
 from contextlm.training.step import forward_backward
 from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
@@ -45,7 +45,7 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
         run, samples, left, TokenSums(run.token_byte_lengths, chunk_size)
     )
     loss, zeroed = loss_sum / num_tokens, None
-    if run.config.evaluates_context_zeroed:
+    if has_zeroed_pass(run.config):
         with controlled(run.language_model, "zero"):
             zeroed = _summed(run, samples, left, LOSS_AND_TOKENS)[0] / num_tokens
     if not chunk_size:

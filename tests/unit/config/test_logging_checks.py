@@ -18,7 +18,7 @@ from tests.unit.config.dry_problems import dry_problems
         ("--profile", "--profile: has no folder for the trace; give --output-dir or --save"),
         ("--profile --save a --profile-step-end 10", "not after --profile-step-start 10; use at least 11"),
         ("--profile --save a --profile-ranks 0 4 x", "--profile-ranks 4 x: no such rank; use numbers from 0 to 3"),
-        ("--profile --save a --train-iters 10", "the run ends after 10 iterations (--train-iters 10); use at most 9"),
+        ("--profile --save a --train-iters 10", "the run is over by then (--train-iters 10); use at most 9"),
         ("--profile --save a --train-samples 40 --global-batch-size 4", "40, --global-batch-size 4); use at most 9"),
         ("--profile --save a --train-iters 0", "drop --profile"),
     ],
