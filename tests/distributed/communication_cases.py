@@ -80,7 +80,9 @@ def exchange_tokens(run: Any) -> None:
     """Sabotage: the gradient of the predictions is summed over the ranks after it has been spread to their tokens."""
     from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
 
-    for head in (module for part in run.language_model for module in part.modules() if hasattr(module, "exchange")):
+    from contextlm.model.context_head import heads
+
+    for head in heads(run.language_model):
         fuse, head.exchange.to_every_part = head._fuse, lambda prediction_CBH: prediction_CBH
         head._fuse = lambda hidden_TBH, guidance_TBH, fuse=fuse: fuse(
             hidden_TBH, copy_to_tensor_model_parallel_region(guidance_TBH)

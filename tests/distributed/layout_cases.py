@@ -89,13 +89,17 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
 
 def keep_shares(run: Any) -> None:
     """Sabotage: under sequence parallelism each rank takes its tokens for the whole sequence."""
-    for head in _heads(run):
+    from contextlm.model.context_head import heads
+
+    for head in heads(run.language_model):
         head.exchange.is_split = False
 
 
 def keep_gradients(run: Any) -> None:
     """Sabotage: under sequence parallelism each rank keeps the gradient of its tokens' predictions to itself."""
-    for head in _heads(run):
+    from contextlm.model.context_head import heads
+
+    for head in heads(run.language_model):
         head.exchange.to_every_part = lambda prediction_CBH: prediction_CBH
 
 
@@ -103,10 +107,6 @@ def cross_sends(run: Any) -> None:
     """Sabotage: an interleaved pipeline sends as one that is not."""
     run.language_model[0].config.overlap_p2p_comm = False
     run.language_model[0].config.batch_p2p_comm = True
-
-
-def _heads(run: Any) -> list[Any]:
-    return [module for part in run.language_model for module in part.modules() if hasattr(module, "exchange")]
 
 
 def unmask_padding(run: Any) -> None:

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
-def drift(steps: int, values: dict[str, Any], fault: str | None = None) -> list[str]:
-    """Train, and say which copies of a weight differ.
+def drift(
+    folder: str, steps: int, values: dict[str, Any], unmarked: str | None = None, nudged: str | None = None
+) -> list[str]:
+    """Train from the weights of a checkpoint, and say which copies of a weight differ.
 
     Args:
+        folder: the checkpoint.
         steps: how many iterations.
         values: of the configuration.
-        fault: "unmarked": the norms' gradients are not summed over tensor-parallel ranks; "nudged": one rank's final
-            norm is changed in its last bit.
+        unmarked: sabotage: gradients of weights with this in their name are not summed over tensor-parallel ranks.
+        nudged: sabotage: on the last rank the weight whose name ends so is changed in its last bit.
     """
-    from contextlm.training import replicas
+    from contextlm.training import checkpoint, checkpoint_folder, replicas
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
-    from tests.random_weights import randomize
 
     with small_run("gpt2", lr=1e-3, **values) as run:
-        if run.layout.groups.pp.size() == run.layout.groups.tp.size() == 1:
-            for part in run.language_model:
-                randomize(part)
-            run.optimizer.reload_model_params()
-        if fault == "unmarked":
-            for part in run.language_model:
-                for name, weight in part.named_parameters():
-                    if "layernorm" in name:
-                        weight.sequence_parallel = False
+        found = checkpoint_folder.find(Path(folder))
+        assert found is not None
+        checkpoint.load_weights(run, found)
+        weights = [entry for part in run.language_model for entry in part.named_parameters()]
+        for name, weight in weights if unmarked is not None else ():
+            if unmarked in name:
+                weight.sequence_parallel = False
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         for _ in range(steps):
             train_step(run, batches)
         if batches is not None:
             batches.close()
-        if fault is not None and fault.startswith("nudged") and run.layout.is_last_rank:
-            part = run.language_model[-1]
-            weight = part.output_layer.weight if fault.endswith("embedding") else part.decoder.final_layernorm.weight
+        if nudged is not None and run.layout.is_last_rank:
+            (weight,) = (weight for name, weight in weights if name.endswith(nudged))
             first = weight.data.flatten()[:1]
             first.copy_(first.nextafter(first.new_tensor(9.0)))
         return replicas.differences(run)

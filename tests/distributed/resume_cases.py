@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -9,9 +11,10 @@ def train(
     folder: str | None,
     steps: int,
     values: dict[str, Any],
-    forget_moments: bool = False,
+    forget_moments: str | None = None,
     forget_generators: bool = False,
     told: str = "loss",
+    resave: str | None = None,
 ) -> list[float] | None:
     """Train `steps` iterations from where the configuration says, and save.
 
@@ -19,9 +22,10 @@ def train(
         folder: where to save and to resume from, if anywhere.
         steps: how many iterations.
         values: of the configuration; they may name other places.
-        forget_moments: sabotage: AdamW's moments are lost.
+        forget_moments: sabotage: AdamW's moments are lost, of all weights whose stored names begin so.
         forget_generators: sabotage: the random numbers begin anew.
         told: which value of the iterations to return.
+        resave: where to save at once what was loaded.
 
     Returns:
         the losses, or what `told` names, on ranks that have them.
@@ -33,11 +37,10 @@ def train(
 
     places = {} if folder is None else {"save": folder, "load": folder}
     with small_run("gpt2", **(places | values)) as run:
-        checkpoint.load(run, lambda text: None)
-        if forget_moments:
-            for state in run.optimizer.chained_optimizers[0].optimizer.state.values():
-                state["exp_avg"].zero_()
-                state["exp_avg_sq"].zero_()
+        with contextlib.nullcontext() if forget_moments is None else _moments_lost(forget_moments):
+            checkpoint.load(run, lambda text: None)
+        if resave is not None:
+            checkpoint.save(_saving_in(run, resave), lambda text: None)
         if forget_generators:
             seed_dropout(1, run.layout)
         batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches_at)
@@ -51,6 +54,36 @@ def train(
             batches.close()
         checkpoint.save(run, lambda text: None)
         return values_told if run.layout.is_last_stage else None
+
+
+def _saving_in(run: Any, folder: str) -> Any:
+    """The run, with another folder to save in."""
+    from dataclasses import replace
+
+    given = replace(run.config.checkpoint, save=folder)
+    return replace(run, config=replace(run.config, checkpoint=given))
+
+
+@contextlib.contextmanager
+def _moments_lost(prefix: str) -> Iterator[None]:
+    """Inside, what an optimizer is given of a checkpoint has no moments of the weights whose names begin so."""
+    from unittest import mock
+
+    from contextlm.training.optimizer_state import PREFIX, OptimizerState
+
+    original = OptimizerState.restore
+
+    def restore(self: Any, loaded: dict[str, Any], weights: dict[str, Any]) -> None:
+        lost = [
+            i for i, kinds in self._tensors().items() if kinds["exp_avg"].key.startswith(f"{PREFIX}exp_avg.{prefix}")
+        ]
+        for index in lost:
+            loaded["param_state"][index]["exp_avg"].zero_()
+            loaded["param_state"][index]["exp_avg_sq"].zero_()
+        original(self, loaded, weights)
+
+    with mock.patch.object(OptimizerState, "restore", restore):
+        yield
 
 
 def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,8 +13,14 @@ import numpy as np
 BATCH = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-2}
 
 
-def save_after_steps(folder: str, values: dict[str, Any], gathered: bool) -> dict[str, np.ndarray]:
-    """Two iterations with gathered weights left to the next forward pass, saved; the weights in memory after it."""
+def save_after_steps(
+    folder: str, values: dict[str, Any], gathered: bool, then: int = 0
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Two iterations with gathered weights left to the next forward pass, saved, and some more.
+
+    Returns:
+        the weights in memory when they were saved, and the losses of the iterations after it.
+    """
     from contextlm.training import checkpoint, setup
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
@@ -25,26 +32,67 @@ def save_after_steps(folder: str, values: dict[str, Any], gathered: bool) -> dic
     ):
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         for _ in range(2):
-            train_step(run, batches)
-        batches.close()
+            run.progress.consumed_samples += train_step(run, batches).num_samples
+            run.progress.iteration += 1
         checkpoint.save(run, lambda text: None)
         with setup.gathered_weights(run):
-            return {name: p.detach().float().numpy().copy() for name, p in run.language_model[0].named_parameters()}
+            weights = {name: p.detach().float().numpy().copy() for name, p in run.language_model[0].named_parameters()}
+        losses = [train_step(run, batches).loss.item() for _ in range(then)]
+        batches.close()
+        return weights, losses
+
+
+def resume_stale(folder: str, steps: int, values: dict[str, Any]) -> list[float] | None:
+    """Sabotage: the optimizer's masters are the checkpoint's, the weights those of before, until the first update."""
+    import torch
+
+    from contextlm.training import checkpoint
+    from tests.distributed.resume_cases import train
+
+    original = checkpoint._resume
+
+    def resume(run: Any, *arguments: Any) -> None:
+        weights = [weight for part in run.model for weight in part.parameters()]
+        before = [weight.detach().clone() for weight in weights]
+        original(run, *arguments)
+        torch._foreach_copy_([weight.data for weight in weights], before)
+
+    with mock.patch.object(checkpoint, "_resume", resume):
+        return train(None, steps, values | {"load": folder})
+
+
+@contextlib.contextmanager
+def blind_to_decay() -> Iterator[None]:
+    """Inside, what decays and what does not are alike to all that match parameter groups."""
+    from megatron.core.optimizer import distrib_optimizer, optimizer
+
+    from contextlm.training import optimizer_state
+
+    keys = tuple(key for key in optimizer.param_group_identifier_keys if key != "wd_mult")
+    with contextlib.ExitStack() as patches:
+        for module in (distrib_optimizer, optimizer, optimizer_state):
+            patches.enter_context(mock.patch.object(module, "param_group_identifier_keys", keys))
+        yield
 
 
 def alike_groups() -> str:
-    """Two parameter groups that megatron-core would confuse; what `_check` raises."""
-    from contextlm.training.optimizer import _check
+    """Two parameter groups that would be confused; what building their run raises."""
     from tests.distributed.runs import small_run
 
-    with small_run("gpt2", **BATCH) as run:
-        _check(run.optimizer, run.model)
-        run.optimizer.param_groups[0]["wd_mult"] = run.optimizer.param_groups[1]["wd_mult"]
-        try:
-            _check(run.optimizer, run.model)
-        except ValueError as error:
-            return str(error)
-        return ""
+    try:
+        with blind_to_decay(), small_run("gpt2", **BATCH):
+            return ""
+    except ValueError as error:
+        return str(error)
+
+
+def train_confused(folder: str | None, steps: int, values: dict[str, Any]) -> list[float] | None:
+    """Sabotage: train although two parameter groups are alike."""
+    from contextlm.training import optimizer
+    from tests.distributed.resume_cases import train
+
+    with blind_to_decay(), mock.patch.object(optimizer, "_check", lambda *arguments: None):
+        return train(folder, steps, values)
 
 
 def two_types() -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.distributed.causality_cases import leaks
 from tests.distributed.layouts import LAYOUTS
 from tests.distributed.pool import Pool
-from tests.gpu.cases import leaks
 from tests.small_configs import BACKBONES
 
 

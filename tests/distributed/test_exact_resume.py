@@ -32,6 +32,7 @@ CASES = {
 SPLIT = {
     "TP2 SP": DROPOUT | LAYOUTS["TP2 SP"][1],
     "TP2 SP, recomputed": DROPOUT | LAYOUTS["TP2 SP"][1] | RECOMPUTES["uniform 2"] | {"bf16": True},
+    "TP2 SP, fp16": DROPOUT | FP16 | LAYOUTS["TP2 SP"][1],
     "PP2 interleaved": DROPOUT | OVERLAP | LAYOUTS["PP2 interleaved"][1] | {"rampup_batch_size": ()},
 }
 STOPS = (4, 7)
@@ -75,5 +76,9 @@ def test_the_cases_are_in_the_middle_of_what_they_claim(run) -> None:
     sizes = run(None, 8, CASES["plain"], told="num_samples")
     assert sizes == [4, 4, 4, 6, 6, 8, 8, 8]  # stop 4: in the ramp
     assert sum(sizes[:4]) < 33 < sum(sizes[:7]) < 66  # in the first epoch, in the second
-    scales = run(None, 8, CASES["plain, fp16"], told="loss_scale")
+
+
+@pytest.mark.parametrize("case", ["plain, fp16", pytest.param("TP2 SP, fp16", marks=pytest.mark.full)])
+def test_the_loss_scale_changes_before_and_after_the_stop(run, case: str) -> None:
+    scales = run(None, 8, (CASES | SPLIT)[case], told="loss_scale")
     assert len(set(scales[:4])) > 1 and len(set(scales[4:])) > 1, scales

@@ -3,64 +3,116 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from contextlm.training.replicas import checksum
+from tests.distributed.layout_cases import save_random_weights
 from tests.distributed.layouts import LAYOUTS
-from tests.distributed.matrix import FACTORS, MAX_PROCESSES, NUM_LAYERS, OPTIMIZERS, PIPELINES, TENSORS, processes
+from tests.distributed.matrix import (
+    FACTORS,
+    MAX_PROCESSES,
+    NUM_LAYERS,
+    OPTIMIZERS,
+    PIPELINES,
+    RECOMPUTES,
+    TENSORS,
+    processes,
+)
 from tests.distributed.pool import Pool
 from tests.distributed.replica_cases import check_in_the_loop, drift
 
 BATCH = {"micro_batch_size": 1, "global_batch_size": 4, "seq_length": 68}
-# What every other layout of the matrix has beside it, in turn.
-BESIDE = itertools.cycle(
-    [
-        {"hidden_dropout": 0.1, "attention_dropout": 0.1},
-        OPTIMIZERS["distributed, overlap and gather"],
-        {"context_fusion": "norm_add"},
-        {"bf16": True},
-        OPTIMIZERS["plain, overlap"],
-    ]
+DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+GATHER = OPTIMIZERS["distributed, overlap and gather"]
+# What the layouts of the matrix have beside them, in turn.
+BESIDE = (
+    DROPOUT | GATHER,
+    {"context_fusion": "norm_add"},
+    {"bf16": True},
+    DROPOUT,
+    GATHER,
+    {"fp16": True, "initial_loss_scale": 16.0},
+    OPTIMIZERS["plain, overlap"],
+    RECOMPUTES["uniform 2"],
 )
-LONG = {
-    (tensor, pipeline, copies): TENSORS[tensor]
-    | PIPELINES[pipeline]
-    | {"num_layers": NUM_LAYERS, "seq_length": 68, "micro_batch_size": 4 // copies, "global_batch_size": 8}
-    | next(BESIDE)
-    for tensor, pipeline, copies in itertools.product(TENSORS, PIPELINES, FACTORS["copies"])
-    if 1 < processes(tensor, pipeline, copies) <= MAX_PROCESSES
-}
-ALWAYS = (("TP2 SP", "PP1", 1), ("TP1", "PP2", 1))  # in `make test`
+Layout = tuple[str, str, int]
 
 
-def differences(pool: Pool, layout: str, steps: int, values: dict[str, Any], fault: str | None = None) -> list[str]:
+def long_runs() -> dict[Layout, dict[str, Any]]:
+    """The configuration's values for every layout of the matrix on several ranks."""
+    layouts = [
+        layout
+        for layout in itertools.product(TENSORS, PIPELINES, FACTORS["copies"])
+        if 1 < processes(*layout) <= MAX_PROCESSES
+    ]
+    return {
+        (tensor, pipeline, copies): TENSORS[tensor]
+        | PIPELINES[pipeline]
+        | {"num_layers": NUM_LAYERS, "seq_length": 68, "micro_batch_size": 4 // copies, "global_batch_size": 8}
+        | beside
+        for (tensor, pipeline, copies), beside in zip(layouts, itertools.cycle(BESIDE), strict=False)
+    }
+
+
+LONG = long_runs()
+COPIES_GATHER = next(layout for layout, values in LONG.items() if layout[2] > 1 and "overlap_param_gather" in values)
+ALWAYS = (("TP2 SP", "PP1", 1), ("TP1", "PP2", 1), COPIES_GATHER)  # in `make test`
+
+
+class Weights:
+    """Checkpoints with random weights: in a fresh model the gate hides the head from all other gradients."""
+
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
+
+    def of(self, values: dict[str, Any]) -> str:
+        """The folder of the one for a configuration's model."""
+        model = {name: values[name] for name in ("num_layers", "context_fusion") if name in values}
+        folder = self.folder / "-".join(map(str, ["weights", *model.values()]))
+        if not folder.exists():
+            self.pool.run(save_random_weights, 1, folder=str(folder), backbone="gpt2", values=BATCH | model)
+        return str(folder)
+
+
+@pytest.fixture(scope="module")
+def weights(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return Weights(pool, tmp_path_factory.mktemp("replicas"))
+
+
+def differences(weights: Weights, layout: str, steps: int, **sabotage: str) -> list[str]:
     world_size, parallel = LAYOUTS[layout]
-    ranks = pool.run(drift, world_size, steps=steps, values=BATCH | parallel | values, fault=fault)
+    values = BATCH | parallel
+    ranks = weights.pool.run(drift, world_size, folder=weights.of(values), steps=steps, values=values, **sabotage)
     return sorted({sentence for rank in ranks for sentence in rank})
 
 
 @pytest.mark.parametrize(
-    ("tensor", "pipeline", "copies"),
-    [pytest.param(*layout, marks=[] if layout in ALWAYS else [pytest.mark.full]) for layout in LONG],
+    "layout",
+    [pytest.param(layout, marks=[] if layout in ALWAYS else [pytest.mark.full]) for layout in LONG],
+    ids=lambda layout: "-".join(map(str, layout)),
 )
-def test_twenty_iterations_leave_all_copies_equal(pool: Pool, tensor: str, pipeline: str, copies: int) -> None:
-    world_size, values = processes(tensor, pipeline, copies), LONG[tensor, pipeline, copies]
-    assert pool.run(drift, world_size, steps=20, values=values) == [[]] * world_size
+def test_twenty_iterations_leave_all_copies_equal(weights: Weights, layout: Layout) -> None:
+    world_size, values = processes(*layout), LONG[layout]
+    ranks = weights.pool.run(drift, world_size, folder=weights.of(values), steps=20, values=values)
+    assert ranks == [[]] * world_size
 
 
-def test_a_gradient_that_is_not_summed_is_noticed(pool: Pool) -> None:
-    found = differences(pool, "TP2 SP", 3, {}, fault="unmarked")
-    assert found and all("tensor-parallel ranks [1], not as on rank 0" in sentence for sentence in found)
+@pytest.mark.parametrize("unmarked", ["layernorm", "context_head.gate"])
+def test_a_gradient_that_is_not_summed_is_noticed(weights: Weights, unmarked: str) -> None:
+    found = differences(weights, "TP2 SP", 3, unmarked=unmarked)
+    assert found and all(unmarked in sentence for sentence in found)
+    assert all("tensor-parallel ranks [1], not as on rank 0" in sentence for sentence in found)
 
 
-def test_one_bit_is_noticed_and_its_weight_and_rank_named(pool: Pool) -> None:
+def test_one_bit_is_noticed_and_its_weight_and_rank_named(weights: Weights) -> None:
     for layout, kind in (("DP2", "data-parallel"), ("TP2", "tensor-parallel")):
-        found = differences(pool, layout, 1, {}, fault="nudged")
+        found = differences(weights, layout, 1, nudged="decoder.final_layernorm.weight")
         assert found == [f"decoder.final_layernorm.weight on {kind} ranks [1], not as on rank 0"]
-    found = differences(pool, "PP2", 1, {}, fault="nudged embedding")
+    found = differences(weights, "PP2", 1, nudged="output_layer.weight")
     assert found == ["the tied embedding on pipeline ranks [1], not as on rank 0"]
 
 

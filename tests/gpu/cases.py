@@ -6,64 +6,17 @@ from typing import Any
 
 import torch
 
+from tests.distributed.causality_cases import logits_of, random_tokens
 from tests.distributed.runs import small_run
 from tests.random_weights import randomize
-from tests.small_configs import VOCAB_SIZE
-
-
-def _logits(run: Any, tokens_BS: torch.Tensor) -> torch.Tensor:
-    """Logits [B, S, V] in evaluation mode."""
-    positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
-    with torch.no_grad():
-        return run.model[0].eval()(tokens_BS, positions, None)[..., :VOCAB_SIZE].float()
-
-
-def _random_tokens(run: Any, batch: int, length: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(VOCAB_SIZE, (batch, length), generator=generator).to(run.runtime.device)
 
 
 def logits(backbone: str, values: dict[str, Any]) -> Any:
     """Logits of random weights, and the device they were computed on."""
     with small_run(backbone, **values) as run:
         randomize(run.language_model[0])
-        found = _logits(run, _random_tokens(run, 2, run.config.model.seq_length)).cpu().numpy()
+        found = logits_of(run, random_tokens(run, 2, run.config.model.seq_length)).cpu().numpy()
         return str(run.runtime.device.type), found
-
-
-def leaks(backbone: str, values: dict[str, Any], off_by_one: bool = False) -> list[int]:
-    """Positions whose change reaches a logit before them, over every phase of a chunk.
-
-    Args:
-        backbone: which one.
-        values: of the configuration.
-        off_by_one: sabotage: each token receives the prediction of the chunk after its own.
-    """
-    from contextlm.model import context_head
-
-    aligned = context_head.spread
-    if off_by_one:
-        context_head.spread = lambda prediction, *rest: aligned(prediction.roll(-1, dims=0), *rest)
-    try:
-        return _leaks(backbone, values)
-    finally:
-        context_head.spread = aligned
-
-
-def _leaks(backbone: str, values: dict[str, Any]) -> list[int]:
-    with small_run(backbone, **values) as run:
-        randomize(run.language_model[0])
-        tokens = _random_tokens(run, 2, run.config.model.seq_length)
-        before = _logits(run, tokens)
-        found = []
-        for s in range(1, tokens.shape[1]):
-            changed = tokens.clone()
-            changed[:, s:] = (changed[:, s:] + 1) % VOCAB_SIZE
-            after = _logits(run, changed)
-            assert not torch.equal(after[:, s:], before[:, s:])
-            if not torch.equal(after[:, :s], before[:, :s]):
-                found.append(s)
-        return found
 
 
 def peak_bytes(values: dict[str, Any]) -> int:
@@ -85,7 +38,7 @@ def activation_bytes(backbone: str, values: dict[str, Any]) -> tuple[int, int]:
     """Bytes that the allocator holds for a micro-batch after its forward pass, and at most until the backward ends."""
     with small_run(backbone, **values) as run:
         model = run.model[0].train()
-        tokens_BS = _random_tokens(run, run.config.training.micro_batch_size, run.config.model.seq_length)
+        tokens_BS = random_tokens(run, run.config.training.micro_batch_size, run.config.model.seq_length)
         positions_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
         kept = peak = 0
         for _ in range(2):  # the first time libraries and megatron-core take buffers that stay

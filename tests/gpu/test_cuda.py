@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.programs import losses, train
 from tests.conftest import GPUS
+from tests.distributed.causality_cases import leaks
 from tests.distributed.pool import Pool
 from tests.gpu import cases
 from tests.small_configs import BACKBONES, FUSIONS
@@ -31,8 +32,8 @@ def test_computes_what_the_cpu_does(gpu_pool: Pool, pool: Pool, backbone: str) -
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_no_token_sees_a_later_one_in_bf16(gpu_pool: Pool, backbone: str, fusion: str) -> None:
     values = {"bf16": True, "context_fusion": fusion, "seq_length": 33}
-    assert gpu_pool.run(cases.leaks, 1, backbone=backbone, values=values) == [[]]
-    assert gpu_pool.run(cases.leaks, 1, backbone=backbone, values=values, off_by_one=True) != [[]]
+    assert gpu_pool.run(leaks, 1, backbone=backbone, values=values) == [[]]
+    assert gpu_pool.run(leaks, 1, backbone=backbone, values=values, off_by_one=True) != [[]]
 
 
 def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
