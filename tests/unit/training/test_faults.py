@@ -84,7 +84,7 @@ def test_the_program_tells_them_last_and_ends_with_1(monkeypatch, capsys) -> Non
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, 1))
+    monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, False, 1, ()))
     monkeypatch.setattr(loop, "build_tokenizer", no_memory)
     with pytest.raises(SystemExit) as caught:
         pretrain_contextlm.main()
