@@ -52,6 +52,7 @@ class Metrics:
         self.trackers: Trackers | None = None
         self.waiting: list[Recorded] = []
         self.lines: list[dict[str, Any]] = []  # all lines since the last log line, in order
+        self.continued_at, self.known_splits = 0, set[str]()
         self.clock = Clock(run.runtime.device)
         self.began = self.clock.now()
         self.data_wait = 0.0
@@ -71,12 +72,23 @@ class Metrics:
                 self.bar.print(sentence)
 
     def start(self, iteration: int) -> None:
-        """Cut `metrics.jsonl` back to what `iteration` had written, and open the trackers."""
+        """Cut `metrics.jsonl` back to what `iteration` had written, and open the trackers; collective."""
         if unreadable := self.file.cut_back(iteration):
             self.say(f"warning: {self.file.path}: left out {unreadable} unreadable line(s)")
         if self.speaks:
             self.trackers = Trackers(self.run.config, iteration, self.say)
+        known = [self.file.splits_at(iteration)]
+        torch.distributed.broadcast_object_list(known, src=self.run.runtime.world_size - 1)
+        self.continued_at, self.known_splits = iteration, known[0]
         self.restart_clock()
+
+    def has_evaluation(self, split: str) -> bool:
+        """Whether a split's evaluation of this iteration was there when the run was continued after it.
+
+        Where no file is kept nothing is missing.
+        """
+        is_there = self.run.config.output_dir is None or split in self.known_splits
+        return is_there and self.run.progress.iteration == self.continued_at
 
     def timed(self, batches: Batches) -> Batches:
         """The same micro-batches; the time that the loop waits for them is counted."""
@@ -165,6 +177,8 @@ class Metrics:
                 "lm_loss_context_zeroed": result.lm_loss_context_zeroed,
             }
         )
+        if not self.waiting:  # else the lines before it are not complete yet
+            self._write()
         self.restart_clock()
 
     def restart_clock(self) -> None:

@@ -29,12 +29,19 @@ class MetricsFile:
         before = self.path.read_text() if self.path.exists() else None
         if iteration > 0 and before is not None:
             lines = before.splitlines()
-            numbers = [_iteration_of(line) for line in lines]
-            kept = [line + "\n" for line, n in zip(lines, numbers, strict=True) if n is not None and n <= iteration]
-            unreadable = numbers[:-1].count(None)  # the last one may be half-written by a killed run
+            keys = [_key_of(line) for line in lines]
+            kept = [line + "\n" for line, key in zip(lines, keys, strict=True) if key and key[0] <= iteration]
+            unreadable = keys[:-1].count(None)  # the last one may be half-written by a killed run
         if before != "".join(kept):
             atomic_files.write_bytes(self.path, "".join(kept).encode())
         return unreadable
+
+    def splits_at(self, iteration: int) -> set[str]:
+        """Which splits have an evaluation of `iteration`."""
+        if self.path is None or not self.path.exists():
+            return set()
+        keys = map(_key_of, self.path.read_text().splitlines())
+        return {key[1] for key in keys if key is not None and key[0] == iteration and key[1] is not None}
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Add finished lines."""
@@ -52,9 +59,10 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _iteration_of(line: str) -> int | None:
-    """The iteration that a line of metrics.jsonl is about; None if it is no such line."""
+def _key_of(line: str) -> tuple[int, str | None] | None:
+    """The iteration that a line of metrics.jsonl is about, and its split if it has one; None if it is no such line."""
     try:
-        return int(json.loads(line)["iteration"])
+        content = json.loads(line)
+        return int(content["iteration"]), content.get("split")
     except (ValueError, KeyError, TypeError):
         return None

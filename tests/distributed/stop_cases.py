@@ -20,13 +20,13 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
 
     Args:
         what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
-            "norm": a gradient norm of infinity; "nothing".
+            "norm": a gradient norm of infinity; "evaluation": it fails, after that iteration; "nothing".
         on_rank: where it happens; on every rank if None.
 
     Returns:
         `stopped_by` the loop's answer, `iteration` where it ended, `fault` what it raised, if anything.
     """
-    from contextlm.training import stopping
+    from contextlm.training import evaluation_sets, stopping
     from contextlm.training import train as loop
     from contextlm.training.faults import Fault
     from tests.distributed.runs import small_run
@@ -34,8 +34,10 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
     with small_run("gpt2", save=folder, load=folder, **(QUIET | values)) as run:
         stepping = _disturbed(loop.train_step, at, what if on_rank in (None, run.runtime.rank) else "nothing")
         found: dict[str, Any] = {"stopped_by": None, "fault": None}
+        evaluating = _failing(evaluation_sets.evaluate, at if what == "evaluation" else None)
         with (
             mock.patch.object(loop, "train_step", stepping),
+            mock.patch.object(evaluation_sets, "evaluate", evaluating),
             mock.patch.object(stopping, "SECONDS_BETWEEN_QUESTIONS", 0),
         ):
             try:
@@ -61,6 +63,17 @@ def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[.
     return step
 
 
+def _failing(evaluate: Callable[..., Any], at: int | None) -> Callable[..., Any]:
+    from contextlm.training.faults import Fault
+
+    def fail(run: Any, *arguments: Any) -> Any:
+        if run.progress.iteration == at:
+            raise Fault("no memory to evaluate", "try less")
+        return evaluate(run, *arguments)
+
+    return fail
+
+
 def _spoil(run: Any) -> None:
     if run.layout.is_last_stage:
         next(run.language_model[-1].parameters()).data.flatten()[0] = float("nan")
@@ -70,6 +83,12 @@ def losses(folder: str | Path) -> list[float | None]:
     """The training losses of a run, by iteration."""
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     return [line["lm_loss"] for line in lines if "split" not in line]
+
+
+def told(folder: str | Path) -> list[tuple[int, str | None, float | None]]:
+    """Every line of metrics.jsonl: iteration, split, loss."""
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [(line["iteration"], line.get("split"), line["lm_loss"]) for line in lines]
 
 
 def command(words: list[str]) -> int:
