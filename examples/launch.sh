@@ -54,8 +54,12 @@ else
         --rdzv-conf "is_host=$is_host,read_timeout=600")  # seconds to wait for the first node
 fi
 
+record=$output/exit.json
+case " $* " in
+    *" --skip-train "*) record= ;;  # it writes none, and leaves that of the run which it evaluates
+esac
 # A job that fails before its ranks exist must not report how an earlier one ended.
-[ "$node_rank" -ne 0 ] || rm -f "$output/exit.json"
+[ "$node_rank" -ne 0 ] || [ -z "$record" ] || rm -f "$record"
 set -m  # a process group of its own: Ctrl-C reaches this script only, which passes it on
 "$python" -m torch.distributed.run --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-backend c10d "${rendezvous[@]}" \
     "$root/pretrain_contextlm.py" \
@@ -72,11 +76,11 @@ while kill -0 "$ranks" 2>/dev/null; do  # a signal ended the waiting, not the ra
     status=0
     wait "$ranks" || status=$?
 done
-if [ "$status" -ne 0 ] && [ -f "$output/exit.json" ]; then
+if [ "$status" -ne 0 ] && [ -f "$record" ]; then
     recorded=$("$python" -c 'import json, sys
 record = json.load(open(sys.argv[1]))
 print("rank {rank}: {cause}".format(**record), file=sys.stderr)
-print(record["status"])' "$output/exit.json")
+print(record["status"])' "$record")
     [ "$recorded" -eq 0 ] || status=$recorded
 fi
 exit "$status"

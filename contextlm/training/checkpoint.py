@@ -135,6 +135,21 @@ def load(run: Run, say: Say) -> int:
     return run.progress.iteration
 
 
+def load_to_evaluate(run: Run, say: Say) -> None:
+    """Take weights and iteration of the checkpoint of `--load`, or of `--init-backbone-from`, and nothing else.
+
+    Raises:
+        UserError: it is of another model.
+    """
+    given = run.config.checkpoint
+    source = given.load if given.init_backbone_from is None else given.init_backbone_from
+    folder = None if source is None else checkpoint_folder.find(source)
+    assert folder is not None, source  # checked with the configuration
+    load_weights(run, folder, backbone_only=given.init_backbone_from is not None)
+    run.progress.iteration = checkpoint_folder.read_run(folder)["iteration"]
+    say(f"weights of {folder}, iteration {run.progress.iteration}")
+
+
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
     compatibility.check(folder, run.config, run.tokenizer, with_optimizer=True)

@@ -40,7 +40,9 @@ def evaluate_test(run: Run, metrics: Metrics) -> None:
 
 
 def evaluate_only(run: Run) -> None:
-    """What `--skip-train` does: validation and test of the checkpoint of `--load`; nothing is saved.
+    """What `--skip-train` does: validation and test of the checkpoint of `--load`.
+
+    Nothing is saved, and what a run has left there stays, but for older results of the same evaluations.
 
     Raises:
         UserError: there is nothing to evaluate on.
@@ -49,10 +51,10 @@ def evaluate_only(run: Run) -> None:
         raise UserError("--skip-train: neither validation nor test data hold a sample", *run.datasets.notes)
     with Metrics(run) as metrics:
         metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
-        metrics.start(checkpoint.load(run, metrics.say))
+        checkpoint.load_to_evaluate(run, metrics.say)
+        metrics.start_to_evaluate()
         evaluate_validation(run, metrics)
         evaluate_test(run, metrics)
-        metrics.log()
 
 
 def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> None:

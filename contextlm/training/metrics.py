@@ -48,6 +48,7 @@ class Metrics:
         self.throughput = Throughput(run)
         self.speaks = run.layout.is_last_rank
         self.file = MetricsFile(run.config.output_dir if self.speaks else None)
+        self.keep = self.file.append
         self.bar = ProgressBar(run.num_iterations, enabled=self.speaks and run.config.logging.progress_bar)
         self.trackers: Trackers | None = None
         self.waiting: list[Recorded] = []
@@ -81,6 +82,12 @@ class Metrics:
         torch.distributed.broadcast_object_list(known, src=self.run.runtime.world_size - 1)
         self.continued_at, self.known_splits = iteration, known[0]
         self.restart_clock()
+
+    def start_to_evaluate(self) -> None:
+        """Leave `metrics.jsonl` as it is, but for older lines of the evaluations that come, and open the trackers."""
+        self.keep = self.file.replace
+        if self.speaks:
+            self.trackers = Trackers(self.run.config, None, self.say)
 
     def has_evaluation(self, split: str) -> bool:
         """Whether a split's evaluation of this iteration was there when the run was continued after it.
@@ -187,7 +194,7 @@ class Metrics:
 
     def _write(self) -> None:
         """Append the finished lines to the file and pass them to the trackers."""
-        self.file.append(self.lines)
+        self.keep(self.lines)
         if self.trackers is not None:
             for line in self.lines:
                 self.trackers.log(line)

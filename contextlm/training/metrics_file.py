@@ -47,7 +47,27 @@ class MetricsFile:
         """Add finished lines."""
         if self.path is not None and lines:
             with open(self.path, "a") as file:
-                file.writelines(json.dumps(_without_nan(line)) + "\n" for line in lines)
+                file.writelines(_text_of(line) for line in lines)
+
+    def replace(self, lines: list[dict[str, Any]]) -> None:
+        """Put evaluations where those of the same iteration and split are, else after the lines up to it."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line + "\n" for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        for line in lines:
+            key = line["iteration"], line["split"]
+            keys = [_key_of(old) for old in kept]
+            if key in keys:
+                kept[keys.index(key)] = _text_of(line)
+            else:
+                after = [n for n, other in enumerate(keys, 1) if other is not None and other[0] <= key[0]]
+                kept.insert(max(after, default=0), _text_of(line))
+        atomic_files.write_bytes(self.path, "".join(kept).encode())
+
+
+def _text_of(line: dict[str, Any]) -> str:
+    return json.dumps(_without_nan(line)) + "\n"
 
 
 def _without_nan(value: Any) -> Any:

@@ -183,6 +183,13 @@ def test_status_and_cause_are_the_recorded_ones(
         assert f"rank {record['rank']}: {record['cause']}" in ended.stderr.splitlines()[-1]
 
 
+def test_who_only_evaluates_leaves_the_record_alone(training: dict[str, str]) -> None:
+    record = Path(training["SAVE"]) / "exit.json"
+    record.write_text('{"status": 75, "rank": 0, "cause": "SIGTERM"}')
+    ended = launch(GPT2, "--skip-train", **training, STATUS="1", RECORD="")
+    assert ended.returncode == 1 and json.loads(record.read_text())["status"] == 75
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_reaches_the_ranks_and_their_status_comes_back(training: dict[str, str], number: int) -> None:
     saved = json.dumps({"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued"})

@@ -103,3 +103,8 @@ def test_a_failure_is_told_once_and_stops_nothing(packages: dict[str, Calls], mo
 
 def test_numbers_leave_out_what_is_none() -> None:
     assert [numbers(line) for line in (TRAINING, EVALUATION)] == NUMBERS
+
+
+def test_an_evaluation_alone_hides_nothing(packages: dict[str, Calls]) -> None:
+    Trackers(small_config(tensorboard_dir="tb"), None, print)
+    assert packages["writer"].of("open") == [(("tb",), {"purge_step": None})]
