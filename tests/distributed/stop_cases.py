@@ -20,7 +20,8 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
 
     Args:
         what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
-            "norm": a gradient norm of infinity; "evaluation": it fails, after that iteration; "nothing".
+            "overflow": all gradients are infinite from then on; "norm": a gradient norm of infinity; "evaluation": it
+            fails, after that iteration; "nothing".
         on_rank: where it happens; on every rank if None.
 
     Returns:
@@ -49,10 +50,14 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
 
 
 def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[..., Any]:
+    from megatron.core.utils import get_model_config
+
     def step(run: Any, batches: Any) -> Any:
         now = run.progress.iteration + 1 == at
         if now and what == "signal":
             os.kill(os.getpid(), signal.SIGUSR1)
+        if now and what == "overflow":
+            get_model_config(run.model[0]).grad_scale_func = lambda loss: loss * float("inf")
         if now and what == "weights":
             _spoil(run)
         result = train_step(run, batches)

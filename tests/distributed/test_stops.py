@@ -89,6 +89,21 @@ def test_an_overflow_under_a_loss_scale_that_adapts_is_no_fault(train, tmp_path:
     assert {(rank["fault"], rank["iteration"]) for rank in ranks} == {(None, 3)}
 
 
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("overflow", "iteration 4: from here on all gradients are NaN or infinite, even at the least loss scale"),
+        ("weights", "iteration 2: a weight has become NaN or infinite"),
+    ],
+)
+def test_a_loss_scale_that_adapts_hides_no_fault(train, what: str, words: str) -> None:
+    """The scale is 4, 2 and 1 in the iterations that are spoilt; 1 is the least."""
+    scale = {"fp16": True, "initial_loss_scale": 4.0, "hysteresis": 1}
+    interval = {"log_interval": 1} if what == "overflow" else {"save_interval": 2}
+    for rank in train("run", 2, what, train_iters=9, **scale, **interval):
+        assert rank["fault"][0] == words
+
+
 def test_a_rank_that_is_gone_has_words(pool: Pool) -> None:
     left, gone = pool.run(stop_cases.leave_alone, 2)
     assert gone is None and left[0].startswith("rank 0 lost contact with another rank: ")
