@@ -40,7 +40,4 @@ def pretrain(config: Config) -> int:
 
                 run = setup(config, process, layout, tokenizer, datasets)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
-                if signal_name is None:
-                    return 0
-                exit_status.write_preemption(config.output_dir, signal_name)
-                return exit_status.PREEMPTED
+                return 0 if signal_name is None else exit_status.PREEMPTED

@@ -62,6 +62,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 checkpoint.save(run, metrics.say)
                 metrics.restart_clock()
             if called_off:  # little time is left; what is due is evaluated when the run is continued
+                stopping.saved()
                 break
             evaluate_due(run, metrics)
             if ends:

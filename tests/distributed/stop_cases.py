@@ -49,6 +49,21 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
         return found | {"iteration": run.progress.iteration, "handlers_are_back": handlers == [signal.SIG_DFL] * 2}
 
 
+def status_while_trackers_close(folder: str) -> int:
+    """What `exit.json` says when a signal has stopped a run and its trackers are being closed."""
+    from contextlm.training import trackers
+
+    found: list[int] = []
+
+    def close(*_: object) -> None:
+        record = Path(folder, "exit.json")
+        found.append(json.loads(record.read_text())["status"] if record.exists() else 0)
+
+    with mock.patch.object(trackers.Trackers, "close", close):
+        train_with(folder, 1, "signal", {"train_iters": 3})
+    return found[0]
+
+
 def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[..., Any]:
     from megatron.core.utils import get_model_config
 

@@ -37,6 +37,10 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(train, tmp_path
     assert stop_cases.losses(tmp_path / "run") == stop_cases.losses(tmp_path / "whole")
 
 
+def test_the_status_is_there_before_trackers_are_closed(pool: Pool, tmp_path: Path) -> None:
+    assert pool.run(stop_cases.status_while_trackers_close, 1, folder=str(tmp_path)) == [75]
+
+
 def test_a_stop_does_not_wait_for_an_evaluation_which_is_caught_up_on(train, tmp_path: Path) -> None:
     values = {"train_iters": 6, "eval_interval": 3, "eval_iters": 1}
     train("run", 3, "signal", **values)

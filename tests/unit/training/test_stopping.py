@@ -51,6 +51,15 @@ def test_a_signal_stops_after_the_next_question(number: signal.Signals) -> None:
     assert loop.signal_name == number.name and said == [f"{number.name}: saving, then exit with status 75"]
 
 
+def test_the_status_is_recorded_at_the_save(tmp_path: Path) -> None:
+    with stop(output_dir=str(tmp_path)) as loop:
+        loop.saved()
+        assert not (tmp_path / "exit.json").exists()  # the end of its time is what was asked for
+        loop.signal_name = "SIGTERM"
+        loop.saved()
+        assert json.loads((tmp_path / "exit.json").read_text())["status"] == 75
+
+
 def test_without_save_or_without_the_handler_a_signal_ends_the_process_as_ever() -> None:
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     with stop():
