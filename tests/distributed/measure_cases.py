@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -28,6 +29,16 @@ def model_measures(folder: str, values: dict[str, Any]) -> dict[str, Any]:
         if batches is not None:
             batches.close()
         return measure(run)._asdict()
+
+
+def gathers_at_a_log_line(values: dict[str, Any]) -> int:
+    """How often a log line gathers all weights."""
+    from contextlm.training import model_measures
+
+    gather = mock.Mock(side_effect=model_measures.gathered_weights)
+    with small_run("gpt2", **values) as run, mock.patch.object(model_measures, "gathered_weights", gather):
+        model_measures.measure(run)
+    return gather.call_count
 
 
 def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, float]:

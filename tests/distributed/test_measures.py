@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.layout_cases import save_random_weights
-from tests.distributed.measure_cases import evaluation, model_measures, told, weights_after_a_step
+from tests.distributed.measure_cases import (
+    evaluation,
+    gathers_at_a_log_line,
+    model_measures,
+    told,
+    weights_after_a_step,
+)
 from tests.distributed.pool import Pool
 
 # One padded vocabulary for all layouts: its rows count in the norm.
@@ -51,6 +57,11 @@ def test_norm_and_gate_are_those_of_the_whole_model(pool: Pool, weights: str, la
         assert found["params_norm"] == pytest.approx(norm, rel=1e-5)
         assert found["gate"] == pytest.approx(gate, rel=1e-4)
         assert found["peak_memory_bytes"] == ranks[0]["peak_memory_bytes"] > 2**27
+
+
+def test_a_log_line_gathers_weights_only_for_a_gate(pool: Pool) -> None:
+    for values, gathers in (({}, 1), ({"context_fusion": "add"}, 0), ({"context_chunk_size": 0}, 0)):
+        assert pool.run(gathers_at_a_log_line, 1, values=SMALL | GATHER | values) == [gathers]
 
 
 def test_an_evaluation_says_what_the_context_is_worth(pool: Pool, weights: str) -> None:
