@@ -66,9 +66,9 @@ class Metrics:
         if self.trackers is not None:
             self.trackers.close()
 
-    def say(self, *sentences: str) -> None:
-        """Print, once for all ranks."""
-        if self.speaks:
+    def say(self, *sentences: str, every_rank: bool = False) -> None:
+        """Print, once for all ranks, or on every rank that says it."""
+        if self.speaks or every_rank:
             for sentence in sentences:
                 self.bar.print(sentence)
 

@@ -23,7 +23,7 @@ def train(run: Run) -> str | None:
     Returns:
         the name of the signal that stopped it; None if it did what was asked.
     """
-    with Metrics(run) as metrics, Profile(run) as profile, collected_by_hand() as collect_garbage:
+    with Metrics(run) as metrics, Profile(run, metrics) as profile, collected_by_hand() as collect_garbage:
         return _train(run, metrics, profile, collect_garbage)
 
 
@@ -56,8 +56,10 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 metrics.log()
                 nan_check.look(before_save=saves)
                 collect_garbage()
+                metrics.restart_clock()
             if _due(progress.iteration, config.check_replicas_interval):
                 replicas.check(run)
+                metrics.restart_clock()
             if saves:
                 checkpoint.save(run, metrics.say)
                 metrics.restart_clock()
