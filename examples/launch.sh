@@ -8,7 +8,8 @@
 #
 # and to train, not for a dry run: DATA_PATH (prefix, or "weight prefix weight prefix ..."), TOKENIZER_MODEL and
 # TOKENIZER_TYPE (HuggingFaceTokenizer), SAVE (checkpoints; an interrupted job resumes from there), SAVE_INTERVAL
-# (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python).
+# (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python). On nodes with several networks GLOO_SOCKET_IFNAME
+# and NCCL_SOCKET_IFNAME name the interface for the hosts and for the GPUs.
 # The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened. SIGTERM,
 # SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts the job again.
 # torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.

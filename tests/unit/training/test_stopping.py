@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from contextlm.config.fields import build
+from contextlm.parallel.agreement import Agreement
 from contextlm.training import stopping
 from contextlm.training.stopping import Stopping
 
@@ -98,3 +99,11 @@ def test_who_asks_for_nothing_is_not_asked() -> None:
     hosts = Alone()
     loop = stop(hosts=hosts, exit_signal_handler=False)
     assert not any(loop.wanted() for _ in range(10)) and hosts.questions == 0
+
+
+def test_hosts_that_ask_nothing_make_no_group() -> None:
+    with mock.patch("torch.distributed.new_group") as made, mock.patch("torch.distributed.all_reduce"):
+        hosts = Agreement(1)
+        loop = stop(hosts=hosts, exit_signal_handler=False)
+        assert not any(loop.wanted() for _ in range(10)) and not made.called
+        assert [hosts.largest(1, 2) for _ in range(2)] == [[1, 2]] * 2 and made.call_count == 1
