@@ -10,9 +10,9 @@
 # TOKENIZER_TYPE (HuggingFaceTokenizer), SAVE (checkpoints; an interrupted job resumes from there), SAVE_INTERVAL
 # (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python). On nodes with several networks GLOO_SOCKET_IFNAME
 # and NCCL_SOCKET_IFNAME name the interface for the hosts and for the GPUs.
-# The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened. SIGTERM,
-# SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts the job again.
-# torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.
+# The exit status and the last lines, cause and remedy, are those of exit.json: torchrun's own status is 1 whatever
+# happened. SIGTERM, SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts
+# the job again. torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
@@ -80,7 +80,7 @@ done
 if [ "$status" -ne 0 ] && [ -f "$record" ]; then
     recorded=$("$python" -c 'import json, sys
 record = json.load(open(sys.argv[1]))
-print("rank {rank}: {cause}".format(**record), file=sys.stderr)
+print("rank {rank}: {cause}".format(**record), *filter(None, [record.get("remedy")]), sep="\n      ", file=sys.stderr)
 print(record["status"])' "$record")
     [ "$recorded" -eq 0 ] || status=$recorded
 fi

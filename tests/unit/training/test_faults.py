@@ -41,7 +41,8 @@ def test_two_lines(error, what, remedy, tmp_path: Path, capsys) -> None:
         raise error
     assert caught.value.__cause__ is error
     assert what in caught.value.what and remedy in caught.value.remedy
-    assert json.loads((tmp_path / "exit.json").read_text())["cause"] == caught.value.what
+    record = json.loads((tmp_path / "exit.json").read_text())
+    assert (record["cause"], record["remedy"]) == (caught.value.what, caught.value.remedy)
     faults.tell(caught.value)
     *trace, first, second = capsys.readouterr().err.splitlines()
     assert first == f"error: {caught.value.what}" and second == f"       {caught.value.remedy}"
