@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 
+from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.resolve import ConfigurationError, parse
 from contextlm.config.yaml_file import dump
 from contextlm.errors import UserError, tell_problems, tell_warnings
@@ -25,7 +26,8 @@ def main() -> None:
         invocation = parse(sys.argv[1:])
         tell_warnings(invocation.warnings)
         if invocation.print_config:
-            print(dump(invocation.config), end="")
+            config, world_size = invocation.config, invocation.world_size
+            print(dump(config if world_size is None else with_batch_size(config, world_size)), end="")
             return
         if invocation.dry_run:
             from contextlm.analysis.dry_run import describe

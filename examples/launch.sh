@@ -8,10 +8,11 @@
 #
 # and to train, not for a dry run: DATA_PATH (prefix, or "weight prefix weight prefix ..."), TOKENIZER_MODEL and
 # TOKENIZER_TYPE (HuggingFaceTokenizer), SAVE (checkpoints; an interrupted job resumes from there), SAVE_INTERVAL
-# (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python).
-# The exit status and the last line are those of exit.json: torchrun's own status is 1 whatever happened. SIGTERM,
-# SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts the job again.
-# torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.
+# (1000), OUTPUT_DIR ($SAVE). PYTHON names the interpreter (python). On nodes with several networks GLOO_SOCKET_IFNAME
+# and NCCL_SOCKET_IFNAME name the interface for the hosts and for the GPUs.
+# The exit status and the last lines, cause and remedy, are those of exit.json: torchrun's own status is 1 whatever
+# happened. SIGTERM, SIGUSR1 and Ctrl-C are passed on: the ranks save and the status is 75, for a scheduler that starts
+# the job again. torchrun gives them TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds (30) for that.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
@@ -54,8 +55,12 @@ else
         --rdzv-conf "is_host=$is_host,read_timeout=600")  # seconds to wait for the first node
 fi
 
+record=$output/exit.json
+case " $* " in
+    *" --skip-train "*) record= ;;  # it writes none, and leaves that of the run which it evaluates
+esac
 # A job that fails before its ranks exist must not report how an earlier one ended.
-[ "$node_rank" -ne 0 ] || rm -f "$output/exit.json"
+[ "$node_rank" -ne 0 ] || [ -z "$record" ] || rm -f "$record"
 set -m  # a process group of its own: Ctrl-C reaches this script only, which passes it on
 "$python" -m torch.distributed.run --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-backend c10d "${rendezvous[@]}" \
     "$root/pretrain_contextlm.py" \
@@ -72,11 +77,11 @@ while kill -0 "$ranks" 2>/dev/null; do  # a signal ended the waiting, not the ra
     status=0
     wait "$ranks" || status=$?
 done
-if [ "$status" -ne 0 ] && [ -f "$output/exit.json" ]; then
+if [ "$status" -ne 0 ] && [ -f "$record" ]; then
     recorded=$("$python" -c 'import json, sys
 record = json.load(open(sys.argv[1]))
-print("rank {rank}: {cause}".format(**record), file=sys.stderr)
-print(record["status"])' "$output/exit.json")
+print("rank {rank}: {cause}".format(**record), *filter(None, [record.get("remedy")]), sep="\n      ", file=sys.stderr)
+print(record["status"])' "$record")
     [ "$recorded" -eq 0 ] || status=$recorded
 fi
 exit "$status"

@@ -5,9 +5,16 @@ And what follows from it: how many iterations a number of samples is enough for,
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_right
 
 from contextlm.config.schema import Config
+
+
+def with_batch_size(config: Config, world_size: int) -> Config:
+    """The same run said so that it is the same under any number of processes: with its global batch size."""
+    size = config.global_batch_size(world_size)
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, global_batch_size=size))
 
 
 def batch_size_at(config: Config, world_size: int, consumed_samples: int) -> int:

@@ -22,15 +22,14 @@ from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import __version__, atomic_files
+from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.layout_words import layout_words
-from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
-from contextlm.config.yaml_file import load as load_config
 from contextlm.config.yaml_file import write as write_config
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
-from contextlm.training import checkpoint_folder, compatibility, rng_state
+from contextlm.training import checkpoint_folder, compatibility, continuation, rng_state
 from contextlm.training.optimizer_state import OptimizerState
 from contextlm.training.setup import Run, gathered_weights
 
@@ -73,7 +72,7 @@ def save(run: Run, say: Say) -> None:
         except CheckpointException as error:  # not an Exception
             raise UserError(f"checkpoint {temporary} cannot be written: {_everyones(error)}") from error
     if is_first:
-        write_config(run.config, temporary / checkpoint_folder.CONFIG_FILE)
+        write_config(_resolved(run), temporary / checkpoint_folder.CONFIG_FILE)
         run.tokenizer.save(temporary)
         atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, _describe(run))
         checkpoint_folder.publish(temporary, iteration)
@@ -93,7 +92,7 @@ def _everyones(error: CheckpointException) -> str:
 def save_config(run: Run) -> None:
     """Write the run's `config.yaml` beside its metrics, for `--config`."""
     if run.config.output_dir is not None and run.runtime.rank == 0:
-        write_config(run.config, Path(run.config.output_dir, checkpoint_folder.CONFIG_FILE))
+        write_config(_resolved(run), Path(run.config.output_dir, checkpoint_folder.CONFIG_FILE))
 
 
 def load(run: Run, say: Say) -> int:
@@ -135,10 +134,26 @@ def load(run: Run, say: Say) -> int:
     return run.progress.iteration
 
 
+def load_to_evaluate(run: Run, say: Say) -> None:
+    """Take weights and iteration of the checkpoint of `--load`, or of `--init-backbone-from`, and nothing else.
+
+    Raises:
+        UserError: it is of another model.
+    """
+    given = run.config.checkpoint
+    source = given.load if given.init_backbone_from is None else given.init_backbone_from
+    folder = None if source is None else checkpoint_folder.find(source)
+    assert folder is not None, source  # checked with the configuration
+    load_weights(run, folder, backbone_only=given.init_backbone_from is not None)
+    run.progress.iteration = checkpoint_folder.read_run(folder)["iteration"]
+    say(f"weights of {folder}, iteration {run.progress.iteration}")
+
+
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
     compatibility.check(folder, run.config, run.tokenizer, with_optimizer=True)
     saved = checkpoint_folder.read_run(folder)
+    continuation.check_batch_size(run.config, run.runtime.world_size, saved)
     state = weights_state(run.language_model, run.layout)
     optimizer = OptimizerState(run.optimizer, dict(state), _metadata(run.layout), is_loading=True)
     state["optimizer"] = optimizer.to_disk()
@@ -159,7 +174,7 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
         say("note: validation or test data are not the checkpoint's: their losses cannot be compared with earlier ones")
     if run.datasets.train is not None and saved["data_fingerprint"] != run.datasets.fingerprint:
         say("warning: data, blend, --split, --seq-length or --seed are not the checkpoint's: the sample order changes")
-    for name, (before, after) in _changed_options(folder, run.config).items():
+    for name, (before, after) in continuation.changed_options(folder, _resolved(run)).items():
         say(f"note: --{name.replace('_', '-')} {before} -> {after}")
     note = "" if same_layout else f" (saved under {saved['layout']}, continued under {_layout(run)})"
     say(f"resumed from {folder}, iteration {run.progress.iteration}{note}")
@@ -246,16 +261,8 @@ def _names_by_key(state: ShardedStateDict, num_parts: int) -> dict[str, tuple[st
     return {sharded.key: (part, name) for part in parts for name, sharded in state[part].items()}
 
 
-def _changed_options(folder: Path, config: Config) -> dict[str, tuple[object, object]]:
-    """Options of training and optimizer that are not the checkpoint's, by name: (before, after)."""
-    before, after = _options(load_config(folder / checkpoint_folder.CONFIG_FILE)), _options(config)
-    return {name: (before[name], value) for name, value in after.items() if before[name] != value}
-
-
-def _options(config: Config) -> dict[str, object]:
-    """Options of training and optimizer, by name; how long the decay is, resolved."""
-    decay = "lr_decay_iters" if config.training.train_samples is None else "lr_decay_samples"
-    return asdict(config.training) | asdict(config.optimizer) | {decay: schedule_lengths(config).decay}
+def _resolved(run: Run) -> Config:
+    return with_batch_size(run.config, run.runtime.world_size)
 
 
 def _layout(run: Run) -> str:

@@ -6,6 +6,7 @@ over the same samples with zero in place of every prediction.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -62,9 +63,7 @@ def _summed(run: Run, samples: EpochSamples, num_microbatches: int, token_sums: 
     per_iteration = run.config.global_batch_size(run.runtime.world_size) // size
     batches = _endless(run.micro_batches(samples, 0, num_microbatches, last_sample=num_microbatches * size))
     sums = torch.zeros(token_sums.size, dtype=torch.float64, device=run.runtime.device)
-    for part in run.model:
-        part.eval()
-    with torch.no_grad():
+    with _without_dropout(run), torch.no_grad():
         for first in range(0, num_microbatches, per_iteration):
             sums += forward_backward(
                 run,
@@ -73,11 +72,22 @@ def _summed(run: Run, samples: EpochSamples, num_microbatches: int, token_sums: 
                 forward_only=True,
                 token_sums=token_sums,
             )
-    for part in run.model:
-        part.train()
     # The last stage has the sums; its last rank is the last of all.
     torch.distributed.broadcast(sums, src=run.runtime.world_size - 1)
     return sums.tolist()
+
+
+@contextlib.contextmanager
+def _without_dropout(run: Run) -> Iterator[None]:
+    """Inside, the model evaluates; after it, it is in the mode in which it was found."""
+    modes = [part.training for part in run.model]
+    for part in run.model:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part, mode in zip(run.model, modes, strict=True):
+            part.train(mode)
 
 
 def _endless(batches: Iterator[torch.Tensor] | None) -> Iterator[torch.Tensor] | None:

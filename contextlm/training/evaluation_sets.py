@@ -11,6 +11,20 @@ from contextlm.training.metrics import Metrics
 from contextlm.training.setup import Run, gathered_weights
 
 
+def evaluate_due(run: Run, metrics: Metrics) -> None:
+    """What is due after the last iteration: validation each `--eval-interval`, at the end of the run test too.
+
+    What `metrics.jsonl` has already is left out, so a run that is continued catches up on what a stop or a failure
+    came before.
+    """
+    iteration = run.progress.iteration
+    is_end = 0 < iteration == run.num_iterations
+    if is_end or (iteration > 0 and iteration % run.config.training.eval_interval == 0):
+        evaluate_validation(run, metrics)
+    if is_end:
+        evaluate_test(run, metrics)
+
+
 def evaluate_validation(run: Run, metrics: Metrics) -> None:
     """The validation data, or each of its sets by itself; one whole pass with `--full-validation`."""
     training = run.config.training
@@ -26,7 +40,9 @@ def evaluate_test(run: Run, metrics: Metrics) -> None:
 
 
 def evaluate_only(run: Run) -> None:
-    """What `--skip-train` does: validation and test of the checkpoint of `--load`; nothing is saved.
+    """What `--skip-train` does: validation and test of the checkpoint of `--load`.
+
+    Nothing is saved, and what a run has left there stays, but for older results of the same evaluations.
 
     Raises:
         UserError: there is nothing to evaluate on.
@@ -35,15 +51,15 @@ def evaluate_only(run: Run) -> None:
         raise UserError("--skip-train: neither validation nor test data hold a sample", *run.datasets.notes)
     with Metrics(run) as metrics:
         metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
-        metrics.start(checkpoint.load(run, metrics.say))
+        checkpoint.load_to_evaluate(run, metrics.say)
+        metrics.start_to_evaluate()
         evaluate_validation(run, metrics)
         evaluate_test(run, metrics)
-        metrics.log()
 
 
 def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> None:
-    """Evaluate on one set, if it was asked for and there is one."""
-    if num_iters == 0 or samples is None:
+    """Evaluate on one set, if it was asked for, there is one, and its result is not known."""
+    if num_iters == 0 or samples is None or metrics.has_evaluation(name):
         return
     with gathered_weights(run):
         result = evaluate(run, samples, num_iters)

@@ -25,8 +25,8 @@ PREEMPTED = 75
 def recorded(output_dir: str | None) -> Iterator[None]:
     """Write `<output_dir>/exit.json` when the block ends; a failure is passed on.
 
-    The file holds `status`, `rank`, `cause` and `attempt` (torchrun's restart count). What an earlier job or attempt
-    left there is removed at the start.
+    The file holds `status`, `rank`, `cause` and `attempt` (torchrun's restart count), and `remedy` where we know one.
+    What an earlier job or attempt left there is removed at the start.
     """
     rank = int(os.environ.get("RANK", "0"))
     if rank == 0:
@@ -60,7 +60,8 @@ def write_failure(output_dir: str | None, error: BaseException) -> None:
     """Record that this rank failed, unless another one did before it: what follows is not the cause."""
     fault = explain(error)
     cause = fault.what if fault is not None else str(error).strip() or type(error).__name__
-    _write_first(output_dir, {"status": 1, "rank": int(os.environ.get("RANK", "0")), "cause": cause})
+    remedy = {} if fault is None else {"remedy": fault.remedy}
+    _write_first(output_dir, {"status": 1, "rank": int(os.environ.get("RANK", "0")), "cause": cause} | remedy)
 
 
 def _write_first(output_dir: str | None, record: dict[str, object]) -> None:

@@ -19,7 +19,9 @@ def pretrain(config: Config) -> int:
     Returns:
         the exit status: 0, or 75 after a signal and a save.
     """
-    with faults.in_words(), exit_status.recorded(config.output_dir):
+    # What only evaluates leaves alone how the run ended that it evaluates.
+    record_in = None if config.training.skip_train else config.output_dir
+    with faults.in_words(), exit_status.recorded(record_in):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
         tokenizer = build_tokenizer(config.data)
         datasets = build_datasets(config, tokenizer)
@@ -27,7 +29,7 @@ def pretrain(config: Config) -> int:
             raise UserError(
                 f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
             )
-        with runtime.start(config.parallel) as process, exit_status.failures_noted(config.output_dir):
+        with runtime.start(config.parallel) as process, exit_status.failures_noted(record_in):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
 
@@ -38,7 +40,4 @@ def pretrain(config: Config) -> int:
 
                 run = setup(config, process, layout, tokenizer, datasets)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
-                if signal_name is None:
-                    return 0
-                exit_status.write_preemption(config.output_dir, signal_name)
-                return exit_status.PREEMPTED
+                return 0 if signal_name is None else exit_status.PREEMPTED

@@ -48,10 +48,12 @@ class Metrics:
         self.throughput = Throughput(run)
         self.speaks = run.layout.is_last_rank
         self.file = MetricsFile(run.config.output_dir if self.speaks else None)
+        self.keep = self.file.append
         self.bar = ProgressBar(run.num_iterations, enabled=self.speaks and run.config.logging.progress_bar)
         self.trackers: Trackers | None = None
         self.waiting: list[Recorded] = []
         self.lines: list[dict[str, Any]] = []  # all lines since the last log line, in order
+        self.continued_at, self.known_splits = 0, set[str]()
         self.clock = Clock(run.runtime.device)
         self.began = self.clock.now()
         self.data_wait = 0.0
@@ -64,19 +66,36 @@ class Metrics:
         if self.trackers is not None:
             self.trackers.close()
 
-    def say(self, *sentences: str) -> None:
-        """Print, once for all ranks."""
-        if self.speaks:
+    def say(self, *sentences: str, every_rank: bool = False) -> None:
+        """Print, once for all ranks, or on every rank that says it."""
+        if self.speaks or every_rank:
             for sentence in sentences:
                 self.bar.print(sentence)
 
     def start(self, iteration: int) -> None:
-        """Cut `metrics.jsonl` back to what `iteration` had written, and open the trackers."""
+        """Cut `metrics.jsonl` back to what `iteration` had written, and open the trackers; collective."""
         if unreadable := self.file.cut_back(iteration):
             self.say(f"warning: {self.file.path}: left out {unreadable} unreadable line(s)")
         if self.speaks:
             self.trackers = Trackers(self.run.config, iteration, self.say)
+        known = [self.file.splits_at(iteration)]
+        torch.distributed.broadcast_object_list(known, src=self.run.runtime.world_size - 1)
+        self.continued_at, self.known_splits = iteration, known[0]
         self.restart_clock()
+
+    def start_to_evaluate(self) -> None:
+        """Leave `metrics.jsonl` as it is, but for older lines of the evaluations that come, and open the trackers."""
+        self.keep = self.file.replace
+        if self.speaks:
+            self.trackers = Trackers(self.run.config, None, self.say)
+
+    def has_evaluation(self, split: str) -> bool:
+        """Whether a split's evaluation of this iteration was there when the run was continued after it.
+
+        Where no file is kept nothing is missing.
+        """
+        is_there = self.run.config.output_dir is None or split in self.known_splits
+        return is_there and self.run.progress.iteration == self.continued_at
 
     def timed(self, batches: Batches) -> Batches:
         """The same micro-batches; the time that the loop waits for them is counted."""
@@ -165,6 +184,8 @@ class Metrics:
                 "lm_loss_context_zeroed": result.lm_loss_context_zeroed,
             }
         )
+        if not self.waiting:  # else the lines before it are not complete yet
+            self._write()
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -173,7 +194,7 @@ class Metrics:
 
     def _write(self) -> None:
         """Append the finished lines to the file and pass them to the trackers."""
-        self.file.append(self.lines)
+        self.keep(self.lines)
         if self.trackers is not None:
             for line in self.lines:
                 self.trackers.log(line)

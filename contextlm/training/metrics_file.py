@@ -29,18 +29,45 @@ class MetricsFile:
         before = self.path.read_text() if self.path.exists() else None
         if iteration > 0 and before is not None:
             lines = before.splitlines()
-            numbers = [_iteration_of(line) for line in lines]
-            kept = [line + "\n" for line, n in zip(lines, numbers, strict=True) if n is not None and n <= iteration]
-            unreadable = numbers[:-1].count(None)  # the last one may be half-written by a killed run
+            keys = [_key_of(line) for line in lines]
+            kept = [line + "\n" for line, key in zip(lines, keys, strict=True) if key and key[0] <= iteration]
+            unreadable = keys[:-1].count(None)  # the last one may be half-written by a killed run
         if before != "".join(kept):
             atomic_files.write_bytes(self.path, "".join(kept).encode())
         return unreadable
+
+    def splits_at(self, iteration: int) -> set[str]:
+        """Which splits have an evaluation of `iteration`."""
+        if self.path is None or not self.path.exists():
+            return set()
+        keys = map(_key_of, self.path.read_text().splitlines())
+        return {key[1] for key in keys if key is not None and key[0] == iteration and key[1] is not None}
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Add finished lines."""
         if self.path is not None and lines:
             with open(self.path, "a") as file:
-                file.writelines(json.dumps(_without_nan(line)) + "\n" for line in lines)
+                file.writelines(_text_of(line) for line in lines)
+
+    def replace(self, lines: list[dict[str, Any]]) -> None:
+        """Put evaluations where those of the same iteration and split are, else after the lines up to it."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line + "\n" for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        for line in lines:
+            key = line["iteration"], line["split"]
+            keys = [_key_of(old) for old in kept]
+            if key in keys:
+                kept[keys.index(key)] = _text_of(line)
+            else:
+                after = [n for n, other in enumerate(keys, 1) if other is not None and other[0] <= key[0]]
+                kept.insert(max(after, default=0), _text_of(line))
+        atomic_files.write_bytes(self.path, "".join(kept).encode())
+
+
+def _text_of(line: dict[str, Any]) -> str:
+    return json.dumps(_without_nan(line)) + "\n"
 
 
 def _without_nan(value: Any) -> Any:
@@ -52,9 +79,10 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _iteration_of(line: str) -> int | None:
-    """The iteration that a line of metrics.jsonl is about; None if it is no such line."""
+def _key_of(line: str) -> tuple[int, str | None] | None:
+    """The iteration that a line of metrics.jsonl is about, and its split if it has one; None if it is no such line."""
     try:
-        return int(json.loads(line)["iteration"])
+        content = json.loads(line)
+        return int(content["iteration"]), content.get("split")
     except (ValueError, KeyError, TypeError):
         return None

@@ -40,9 +40,11 @@ class ModelMeasures(NamedTuple):
 def measure(run: Run) -> ModelMeasures:
     """The measures after the last update."""
     norm = parameter_norm(run.optimizer)
-    with gathered_weights(run):
-        gates = [value for head in heads(run.language_model) if (value := head.gate_value()) is not None]
-        gate = float(gates[0]) if gates else -math.inf  # less than any gate: the stage that has it wins
+    context, gates = run.config.context, []
+    if context.enabled and context.context_fusion in ("gated", "gated_channel"):  # else nothing need be gathered
+        with gathered_weights(run):
+            gates = [value for head in heads(run.language_model) if (value := head.gate_value()) is not None]
+    gate = float(gates[0]) if gates else -math.inf  # less than any gate: the stage that has it wins
     greatest = torch.tensor([gate, peak_memory_bytes(run.runtime.device)], dtype=torch.float64)
     greatest = greatest.to(run.runtime.device)
     torch.distributed.all_reduce(greatest, op=torch.distributed.ReduceOp.MAX)

@@ -20,20 +20,26 @@ if TYPE_CHECKING:
     from contextlm.training.setup import Run
     from contextlm.training.step import StepResult
 
-_WHAT = ("the loss is", "the gradient norm is", "a weight has become")
+_LOSS, _NORM, _WEIGHT, _SKIPPED = _WHAT = (
+    "the loss is NaN or infinite",
+    "the gradient norm is NaN or infinite",
+    "a weight has become NaN or infinite",
+    "from here on all gradients are NaN or infinite, even at the least loss scale",
+)
 
 
 class NanCheck:
     """Collects what each iteration yields, and looks when it is asked to.
 
-    With `--no-check-for-nan-in-loss-and-grad` it does nothing, nor with fp16's loss scale that adapts itself: there
-    an overflow is how it finds its value.
+    With `--no-check-for-nan-in-loss-and-grad` it does nothing. Where fp16's loss scale adapts itself, an iteration
+    that overflows is skipped and lowers the scale: no fault, unless the scale is at its least and none passes.
     """
 
     def __init__(self, run: Run, hosts: Agreement) -> None:
-        training = run.config.training
-        adapts = training.fp16 and run.config.optimizer.loss_scale is None
-        self._is_on = training.check_for_nan_in_loss_and_grad and not adapts
+        training, optimizer = run.config.training, run.config.optimizer
+        self._is_on = training.check_for_nan_in_loss_and_grad
+        adapts = training.fp16 and optimizer.loss_scale is None
+        self._least_scale = torch.tensor(optimizer.min_loss_scale).item() if adapts else None  # in fp32, as the scale
         self._run, self._hosts = run, hosts
         self._waiting: list[StepResult] = []
 
@@ -52,28 +58,38 @@ class NanCheck:
             return
         found = self._in_results()
         if before_save and self._run.config.checkpoint.save is not None and not self._weights_are_finite():
-            found.append((self._run.progress.iteration, _WHAT.index("a weight has become")))
+            found.append((self._run.progress.iteration, _WHAT.index(_WEIGHT)))
         # The first iteration is the smallest number; what is largest is agreed upon.
         (first,) = self._hosts.largest(
             max((-(len(_WHAT) * iteration + what) for iteration, what in found), default=-math.inf)
         )
         if first > -math.inf:
             iteration, what = divmod(int(-first), len(_WHAT))
-            raise Fault(f"iteration {iteration}: {_WHAT[what]} NaN or infinite", self._remedy())
+            raise Fault(f"iteration {iteration}: {_WHAT[what]}", self._remedy())
 
     def _in_results(self) -> list[tuple[int, int]]:
         """Iteration, and place in `_WHAT`, of everything that is not finite."""
-        if not self._waiting:
-            return []
-        losses = torch.stack([result.loss for result in self._waiting]).tolist()
-        # An fp16 iteration that was skipped has no norm, and did no harm.
-        device = self._run.runtime.device
-        norms = [0.0 if result.grad_norm is None else result.grad_norm for result in self._waiting]
-        norms = torch.stack([torch.as_tensor(norm, dtype=torch.float32, device=device) for norm in norms]).tolist()
         first = self._run.progress.iteration - len(self._waiting) + 1
-        self._waiting.clear()
-        pairs = enumerate(zip(losses, norms, strict=True), start=first)
-        return [(n, what) for n, pair in pairs for what, value in enumerate(pair) if not math.isfinite(value)]
+        results, self._waiting = list(enumerate(self._waiting, start=first)), []
+        if self._least_scale is not None:
+            passed = [(n, result) for n, result in results if not result.skipped]
+            if results and not passed and float(results[0][1].loss_scale) <= self._least_scale:
+                return [(first, _WHAT.index(_SKIPPED))]
+            results = passed
+        if not results:
+            return []
+        losses = torch.stack([result.loss for _, result in results]).tolist()
+        # A skipped iteration has no norm, and did no harm.
+        device = self._run.runtime.device
+        norms = [0.0 if result.grad_norm is None else result.grad_norm for _, result in results]
+        norms = torch.stack([torch.as_tensor(norm, dtype=torch.float32, device=device) for norm in norms]).tolist()
+        values = ((_LOSS, losses), (_NORM, norms))
+        return [
+            (n, _WHAT.index(what))
+            for what, column in values
+            for (n, _), value in zip(results, column, strict=True)
+            if not math.isfinite(value)
+        ]
 
     def _weights_are_finite(self) -> bool:
         """Whether all weights of this rank are; without --clip-grad there is no norm that would tell."""

@@ -6,6 +6,7 @@ The trace of a rank is `trace_rankN.json.gz` in `--output-dir`: open it at https
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,32 +14,52 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from contextlm.training.metrics import Metrics
     from contextlm.training.setup import Run
 
 NUM_OPERATIONS = 10
 
 
 class Profile:
-    """Profiles the iterations after `--profile-step-start` up to `--profile-step-end` on the chosen ranks."""
+    """Profiles the iterations after `--profile-step-start` up to `--profile-step-end` on the chosen ranks.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    What it costs to begin and to write is no time of an iteration, on no rank. A profile that fails is told of and
+    stops nothing.
+    """
+
+    def __init__(self, run: Run, metrics: Metrics) -> None:
+        self.run, self.metrics = run, metrics
         settings = run.config.logging
-        chosen = settings.profile and str(run.runtime.rank) in settings.profile_ranks
-        self.iterations = range(settings.profile_step_start, settings.profile_step_end) if chosen else range(0)
+        self.iterations = range(settings.profile_step_start, settings.profile_step_end if settings.profile else 0)
+        self.is_chosen = str(run.runtime.rank) in settings.profile_ranks
+        self.is_inside = False
         self.profiler: torch.profiler.profile | None = None
 
     def __enter__(self) -> Profile:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._finish()
+        self._attempt(self._finish)
 
     def before_iteration(self) -> None:
-        """Begin or end here, if the next iteration is the first or the one after the last."""
-        if self.run.progress.iteration not in self.iterations:
-            self._finish()
-        elif self.profiler is None:
+        """Begin or end here, if the next iteration is the first or the one after the last; then collective."""
+        if (self.run.progress.iteration in self.iterations) == self.is_inside:
+            return
+        self.is_inside = not self.is_inside
+        self._attempt(self._begin if self.is_inside else self._finish)
+        torch.distributed.barrier()  # else the other ranks' next iteration would wait for this one
+        self.metrics.restart_clock()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Whatever the profiler or the disk may raise, which must not hide another failure either."""
+        try:
+            step()
+        except Exception as error:
+            self.profiler = None
+            self._say(f"warning: the profile failed, training goes on: {type(error).__name__}: {error}")
+
+    def _begin(self) -> None:
+        if self.is_chosen:
             self.profiler = torch.profiler.profile(record_shapes=True)
             self.profiler.start()
 
@@ -56,6 +77,8 @@ class Profile:
         profiler.export_chrome_trace(str(part))
         os.replace(part, path)
         device = self.run.runtime.device.type
-        print(f"profile of rank {self.run.runtime.rank}: {path}; the {NUM_OPERATIONS} longest operations:")
-        table = profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=NUM_OPERATIONS)
-        print(table, flush=True)
+        self._say(f"profile of rank {self.run.runtime.rank}: {path}; the {NUM_OPERATIONS} longest operations:")
+        self._say(profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=NUM_OPERATIONS))
+
+    def _say(self, text: str) -> None:
+        self.metrics.say(text, every_rank=True)

@@ -54,7 +54,6 @@ def compute_gradients(run: Run, batches: Batches) -> Tensor:
         the loss on ranks of the last stage, zero elsewhere; a scalar on the device.
     """
     for part in run.model:
-        part.train()
         part.zero_grad_buffer()
     run.optimizer.zero_grad()
     sums = forward_backward(run, batches, num_microbatches=run.num_microbatches)

@@ -74,6 +74,11 @@ class Stopping:
             self._say("--exit-duration-in-mins is over: saving, then exit")
         return bool(number or late)
 
+    def saved(self) -> None:
+        """Record the status that a signal asks for, now: closing trackers may take longer than is left."""
+        if self.signal_name is not None:
+            exit_status.write_preemption(self._output_dir, self.signal_name)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """The first signal is remembered, a second one ends the process."""
         now = time.monotonic()

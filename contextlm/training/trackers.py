@@ -28,10 +28,11 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `--tensorboard-dir`; what a stopped run wrote after its checkpoint is hidden on resuming."""
 
-    def __init__(self, config: Config, iteration: int) -> None:
+    def __init__(self, config: Config, iteration: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(config.logging.tensorboard_dir, purge_step=iteration + 1)
+        purge_step = None if iteration is None else iteration + 1
+        self.writer = SummaryWriter(config.logging.tensorboard_dir, purge_step=purge_step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One scalar for each."""
@@ -46,7 +47,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of `--wandb-project`; online, offline or off as W&B's own environment variables say."""
 
-    def __init__(self, config: Config, iteration: int) -> None:
+    def __init__(self, config: Config, iteration: int | None) -> None:
         import wandb
 
         settings = config.logging
@@ -69,7 +70,7 @@ class WeightsAndBiases:
 class MLflow:
     """A run of `--mlflow-experiment`; a server that is slow or gone does not hold up the training."""
 
-    def __init__(self, config: Config, iteration: int) -> None:
+    def __init__(self, config: Config, iteration: int | None) -> None:
         # Left to itself it waits more than four minutes for a server that is not there.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -98,11 +99,11 @@ class Trackers:
 
     Args:
         config: of the run.
-        iteration: the run continues after it.
+        iteration: the run continues after it; None if it only evaluates, and hides nothing of what is there.
         warn: told, once for each tracker, that it failed.
     """
 
-    def __init__(self, config: Config, iteration: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, iteration: int | None, warn: Callable[[str], None]) -> None:
         asked = {
             TensorBoard: config.logging.tensorboard_dir,
             WeightsAndBiases: config.logging.wandb_project,

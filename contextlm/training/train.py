@@ -1,4 +1,4 @@
-"""The training loop: start or resume, step, log, evaluate, save, stop."""
+"""The training loop: start or resume, step, log, save, evaluate, stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import checkpoint, replicas
 from contextlm.training.announcement import announcement
-from contextlm.training.evaluation_sets import evaluate_test, evaluate_validation
+from contextlm.training.evaluation_sets import evaluate_due
 from contextlm.training.garbage import collected_by_hand
 from contextlm.training.metrics import Metrics
 from contextlm.training.nan_check import NanCheck
@@ -23,7 +23,7 @@ def train(run: Run) -> str | None:
     Returns:
         the name of the signal that stopped it; None if it did what was asked.
     """
-    with Metrics(run) as metrics, Profile(run) as profile, collected_by_hand() as collect_garbage:
+    with Metrics(run) as metrics, Profile(run, metrics) as profile, collected_by_hand() as collect_garbage:
         return _train(run, metrics, profile, collect_garbage)
 
 
@@ -33,6 +33,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
     metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
     started_at = checkpoint.load(run, metrics.say)
     metrics.start(started_at)
+    evaluate_due(run, metrics)
     if progress.iteration >= run.num_iterations:
         metrics.say(f"nothing to do: iteration {progress.iteration} of {run.num_iterations} is done")
         return None
@@ -48,28 +49,28 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             progress.consumed_samples += result.num_samples
             metrics.record(result)
             nan_check.record(result)
-            last = progress.iteration == run.num_iterations
-            stop = last or _due(progress.iteration, config.exit_interval) or stopping.wanted()
-            saves = stop or _due(progress.iteration, run.config.checkpoint.save_interval)
+            ends = progress.iteration == run.num_iterations or _due(progress.iteration, config.exit_interval)
+            called_off = stopping.wanted()
+            saves = ends or called_off or _due(progress.iteration, run.config.checkpoint.save_interval)
             if saves or _due(progress.iteration, run.config.logging.log_interval):
                 metrics.log()
                 nan_check.look(before_save=saves)
                 collect_garbage()
+                metrics.restart_clock()
             if _due(progress.iteration, config.check_replicas_interval):
                 replicas.check(run)
-            if last or _due(progress.iteration, config.eval_interval):
-                evaluate_validation(run, metrics)
-            if last:
-                evaluate_test(run, metrics)
+                metrics.restart_clock()
             if saves:
-                metrics.log()
                 checkpoint.save(run, metrics.say)
                 metrics.restart_clock()
-            if stop:
+            if called_off:  # little time is left; what is due is evaluated when the run is continued
+                stopping.saved()
+                break
+            evaluate_due(run, metrics)
+            if ends:
                 break
     if batches is not None:
         batches.close()
-    metrics.log()
     return stopping.signal_name
 
 

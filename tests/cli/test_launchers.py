@@ -168,6 +168,7 @@ def test_every_node_knows_its_place(training: dict[str, str], place: str, rank: 
         (0, {"status": 0, "rank": 0, "cause": None}, 0),
         (1, {"status": 75, "rank": 3, "cause": "preempted"}, 75),
         (1, {"status": 1, "rank": 2, "cause": "out of memory"}, 1),
+        (1, {"status": 1, "rank": 2, "cause": "out of memory", "remedy": "try less"}, 1),
         (1, {"status": 0, "rank": 0, "cause": None}, 1),  # torchrun itself failed
         (1, None, 1),
     ],
@@ -180,7 +181,15 @@ def test_status_and_cause_are_the_recorded_ones(
     ended = launch(GPT2, **training, STATUS=str(torchrun), RECORD="" if record is None else json.dumps(record))
     assert ended.returncode == expected
     if expected and record is not None:
-        assert f"rank {record['rank']}: {record['cause']}" in ended.stderr.splitlines()[-1]
+        told = [f"rank {record['rank']}: {record['cause']}", *(["      try less"] if "remedy" in record else [])]
+        assert ended.stderr.splitlines()[-len(told) :] == told
+
+
+def test_who_only_evaluates_leaves_the_record_alone(training: dict[str, str]) -> None:
+    record = Path(training["SAVE"]) / "exit.json"
+    record.write_text('{"status": 75, "rank": 0, "cause": "SIGTERM"}')
+    ended = launch(GPT2, "--skip-train", **training, STATUS="1", RECORD="")
+    assert ended.returncode == 1 and json.loads(record.read_text())["status"] == 75
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])

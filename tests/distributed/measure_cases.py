@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -28,6 +30,16 @@ def model_measures(folder: str, values: dict[str, Any]) -> dict[str, Any]:
         if batches is not None:
             batches.close()
         return measure(run)._asdict()
+
+
+def gathers_at_a_log_line(values: dict[str, Any]) -> int:
+    """How often a log line gathers all weights."""
+    from contextlm.training import model_measures
+
+    gather = mock.Mock(side_effect=model_measures.gathered_weights)
+    with small_run("gpt2", **values) as run, mock.patch.object(model_measures, "gathered_weights", gather):
+        model_measures.measure(run)
+    return gather.call_count
 
 
 def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, float]:
@@ -61,6 +73,44 @@ def evaluation(folder: str | None, values: dict[str, Any]) -> tuple[Any, ...]:
         result = evaluate(run, run.datasets.validation, 3)
         assert result is not None
         return tuple(result)
+
+
+def elapsed_beside_slow_work(values: dict[str, Any]) -> list[float]:
+    """The `elapsed_ms` of iterations, by a clock that goes 1 ms a look and 1000 s in each piece of other work."""
+    from contextlm.training import clock, replicas, train
+
+    seconds = [0.0]
+
+    def tick(by: float = 0.001) -> float:
+        seconds[0] += by
+        return seconds[0]
+
+    @contextlib.contextmanager
+    def slow_garbage() -> Iterator[Any]:
+        yield lambda: tick(1000)
+
+    export = torch.profiler.profile.export_chrome_trace
+    with (
+        mock.patch.object(clock, "time", mock.Mock(perf_counter=tick)),
+        mock.patch.object(replicas, "check", lambda run: tick(1000)),
+        mock.patch.object(train, "collected_by_hand", slow_garbage),
+        mock.patch.object(
+            torch.profiler.profile, "export_chrome_trace", lambda self, path: (export(self, path), tick(1000))
+        ),
+    ):
+        _, lines = told(values)
+    assert seconds[0] > 2000
+    return [line["elapsed_ms"] for line in lines]
+
+
+def told_without_a_disk_for_traces(values: dict[str, Any]) -> str:
+    """What is printed when a trace cannot be written."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with mock.patch.object(torch.profiler.profile, "export_chrome_trace", full):
+        return told(values)[0]
 
 
 def told(values: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:

@@ -20,13 +20,14 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
 
     Args:
         what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
-            "norm": a gradient norm of infinity; "nothing".
+            "overflow": all gradients are infinite from then on; "norm": a gradient norm of infinity; "evaluation": it
+            fails, after that iteration; "nothing".
         on_rank: where it happens; on every rank if None.
 
     Returns:
         `stopped_by` the loop's answer, `iteration` where it ended, `fault` what it raised, if anything.
     """
-    from contextlm.training import stopping
+    from contextlm.training import evaluation_sets, stopping
     from contextlm.training import train as loop
     from contextlm.training.faults import Fault
     from tests.distributed.runs import small_run
@@ -34,8 +35,10 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
     with small_run("gpt2", save=folder, load=folder, **(QUIET | values)) as run:
         stepping = _disturbed(loop.train_step, at, what if on_rank in (None, run.runtime.rank) else "nothing")
         found: dict[str, Any] = {"stopped_by": None, "fault": None}
+        evaluating = _failing(evaluation_sets.evaluate, at if what == "evaluation" else None)
         with (
             mock.patch.object(loop, "train_step", stepping),
+            mock.patch.object(evaluation_sets, "evaluate", evaluating),
             mock.patch.object(stopping, "SECONDS_BETWEEN_QUESTIONS", 0),
         ):
             try:
@@ -46,11 +49,30 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
         return found | {"iteration": run.progress.iteration, "handlers_are_back": handlers == [signal.SIG_DFL] * 2}
 
 
+def status_while_trackers_close(folder: str) -> int:
+    """What `exit.json` says when a signal has stopped a run and its trackers are being closed."""
+    from contextlm.training import trackers
+
+    found: list[int] = []
+
+    def close(*_: object) -> None:
+        record = Path(folder, "exit.json")
+        found.append(json.loads(record.read_text())["status"] if record.exists() else 0)
+
+    with mock.patch.object(trackers.Trackers, "close", close):
+        train_with(folder, 1, "signal", {"train_iters": 3})
+    return found[0]
+
+
 def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[..., Any]:
+    from megatron.core.utils import get_model_config
+
     def step(run: Any, batches: Any) -> Any:
         now = run.progress.iteration + 1 == at
         if now and what == "signal":
             os.kill(os.getpid(), signal.SIGUSR1)
+        if now and what == "overflow":
+            get_model_config(run.model[0]).grad_scale_func = lambda loss: loss * float("inf")
         if now and what == "weights":
             _spoil(run)
         result = train_step(run, batches)
@@ -59,6 +81,17 @@ def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[.
         return result._replace(grad_norm=result.grad_norm * float("inf")) if now and what == "norm" else result
 
     return step
+
+
+def _failing(evaluate: Callable[..., Any], at: int | None) -> Callable[..., Any]:
+    from contextlm.training.faults import Fault
+
+    def fail(run: Any, *arguments: Any) -> Any:
+        if run.progress.iteration == at:
+            raise Fault("no memory to evaluate", "try less")
+        return evaluate(run, *arguments)
+
+    return fail
 
 
 def _spoil(run: Any) -> None:
@@ -70,6 +103,12 @@ def losses(folder: str | Path) -> list[float | None]:
     """The training losses of a run, by iteration."""
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     return [line["lm_loss"] for line in lines if "split" not in line]
+
+
+def told(folder: str | Path) -> list[tuple[int, str | None, float | None]]:
+    """Every line of metrics.jsonl: iteration, split, loss."""
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [(line["iteration"], line.get("split"), line["lm_loss"]) for line in lines]
 
 
 def command(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ def sets(tmp_path: Path) -> dict[str, str]:
     return prefixes
 
 
-def run(pool: Pool, folder: Path, *words: str, ranks: int = 1) -> list[dict[str, Any]]:
-    """Evaluation lines that a run adds to metrics.jsonl of `folder`."""
-    file = folder / "metrics.jsonl"
-    before = len(file.read_text().splitlines()) if file.exists() else 0
-    places = ("--save", str(folder), "--load", str(folder))
-    assert set(pool.run(command, ranks, words=[*SMALL, *places, *words])) == {0}
-    lines = [json.loads(line) for line in file.read_text().splitlines()[before:]]
+def run(pool: Pool, folder: Path, *words: str, load: Path | None = None) -> list[dict[str, Any]]:
+    """Evaluation lines in metrics.jsonl of `folder` after a run."""
+    places = ("--save", str(folder), "--load", str(load or folder))
+    assert set(pool.run(command, 1, words=[*SMALL, *places, *words])) == {0}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "split" in line]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def told(lines: list[dict[str, Any]]) -> list[tuple[int, str, int]]:
@@ -50,15 +53,21 @@ def test_each_set_is_evaluated_by_itself_and_again_without_training(pool: Pool, 
     # One global batch of 4 samples; of the small set as many as fill a micro-batch of 2.
     at = [("validation/news", 4), ("validation/code", 2)]
     assert told(lines) == [(i, *one) for i in (1, 2) for one in at] + [(2, "test", 4)]
-    again = run(pool, folder, *several, "--skip-train", "--eval-iters", "1")
-    assert again == lines[-3:]
-    assert not (folder / "iter_0000003").exists()
+    # Evaluated again: the same results in the same places, and nothing else is touched.
+    (folder / "exit.json").write_text('{"status": 75}')
+    files = contents(folder)
+    assert run(pool, folder, *several, "--skip-train", "--eval-iters", "1") == lines
+    assert contents(folder) == files
 
     whole = run(pool, folder, *several, "--skip-train", "--full-validation", "--eval-iters", "1")
-    assert told(whole) == [(2, "validation/news", 8), (2, "validation/code", 2), (2, "test", 4)]
-    assert whole[1:] == again[1:]
-    together = run(pool, folder, *paths, "--skip-train", "--full-validation")
-    assert [line["split"] for line in together] == ["validation", "test"]
+    assert told(whole[2:]) == [(2, "validation/news", 8), (2, "validation/code", 2), (2, "test", 4)]
+    assert whole[:2] + whole[3:] == lines[:2] + lines[3:]
+    # In other words, of another precision, from another folder with a checkpoint of its own.
+    shutil.copytree(folder, other := tmp_path / "other")
+    (other / "metrics.jsonl").unlink()
+    words = (*paths, "--skip-train", "--full-validation", "--finetune", "--bf16")
+    together = run(pool, other, *words, load=folder)
+    assert told(together) == [(2, "validation", 12), (2, "test", 8)]
 
 
 def test_nothing_to_evaluate_is_an_error(pool: Pool, sets, tmp_path: Path) -> None:

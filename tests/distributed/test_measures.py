@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.layout_cases import save_random_weights
-from tests.distributed.measure_cases import evaluation, model_measures, told, weights_after_a_step
+from tests.distributed.measure_cases import (
+    elapsed_beside_slow_work,
+    evaluation,
+    gathers_at_a_log_line,
+    model_measures,
+    told,
+    told_without_a_disk_for_traces,
+    weights_after_a_step,
+)
 from tests.distributed.pool import Pool
 
 # One padded vocabulary for all layouts: its rows count in the norm.
@@ -51,6 +59,11 @@ def test_norm_and_gate_are_those_of_the_whole_model(pool: Pool, weights: str, la
         assert found["params_norm"] == pytest.approx(norm, rel=1e-5)
         assert found["gate"] == pytest.approx(gate, rel=1e-4)
         assert found["peak_memory_bytes"] == ranks[0]["peak_memory_bytes"] > 2**27
+
+
+def test_a_log_line_gathers_weights_only_for_a_gate(pool: Pool) -> None:
+    for values, gathers in (({}, 1), ({"context_fusion": "add"}, 0), ({"context_chunk_size": 0}, 0)):
+        assert pool.run(gathers_at_a_log_line, 1, values=SMALL | GATHER | values) == [gathers]
 
 
 def test_an_evaluation_says_what_the_context_is_worth(pool: Pool, weights: str) -> None:
@@ -115,3 +128,19 @@ def test_the_profile_opens_and_names_ten_operations(pool: Pool, tmp_path: Path) 
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     updates = [event for event in events if event.get("name") == "aten::_fused_adamw_"]
     assert len({event["ts"] for event in updates}) == 2 * 2  # two iterations, two groups of parameters
+
+
+PROFILE = {"profile": True, "profile_step_start": 1, "profile_step_end": 2, "train_iters": 4, "eval_iters": 0}
+
+
+@pytest.mark.parametrize("work", [PROFILE, PROFILE | {"profile": False, "check_replicas_interval": 1}])
+def test_what_happens_between_iterations_is_not_their_time(pool: Pool, tmp_path: Path, work: dict) -> None:
+    ((*times,),) = pool.run(elapsed_beside_slow_work, 1, values=work | {"log_interval": 2, "output_dir": str(tmp_path)})
+    assert len(times) == 4 and max(times) < 1000
+
+
+def test_a_trace_that_cannot_be_written_stops_nothing(pool: Pool, tmp_path: Path) -> None:
+    values = PROFILE | {"log_interval": 1, "output_dir": str(tmp_path)}
+    (printed,) = pool.run(told_without_a_disk_for_traces, 1, values=values)
+    assert "warning: the profile failed, training goes on: OSError: [Errno 28] No space left" in printed
+    assert re.search("iteration +4/", printed)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contextlm.config import load as load_config
 from tests.distributed.pool import Pool
 from tests.distributed.resume_cases import train, train_as_on_cuda
 
@@ -50,6 +51,17 @@ def test_a_begun_finetuning_goes_on_under_the_same_command(losses) -> None:
     whole = losses(None, 4, load="base", finetune=True)
     assert losses("tuned", 2, load="base", finetune=True) == whole[:2]
     assert losses("tuned", 2, load="base", finetune=True) == whole[2:]
+
+
+def test_a_batch_size_that_was_not_given_does_not_change_with_the_processes(pool: Pool, losses) -> None:
+    folder = str(losses.folder / "run")
+    first = {key: value for key, value in VALUES.items() if key != "global_batch_size"}
+    losses("run", 2, global_batch_size=None)
+    assert load_config(losses.folder / "run" / "iter_0000002" / "config.yaml").training.global_batch_size == 2
+    with pytest.raises(AssertionError, match="4 follows from 2 process.* run had 2; give --global-batch-size 2 to go"):
+        pool.run(train, 2, folder=folder, steps=1, values=first)
+    for given in (2, 4):
+        pool.run(train, 2, folder=folder, steps=1, values=first | {"micro_batch_size": 1, "global_batch_size": given})
 
 
 def test_another_runs_checkpoints_are_not_overwritten(losses) -> None:

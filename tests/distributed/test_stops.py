@@ -37,6 +37,30 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(train, tmp_path
     assert stop_cases.losses(tmp_path / "run") == stop_cases.losses(tmp_path / "whole")
 
 
+def test_the_status_is_there_before_trackers_are_closed(pool: Pool, tmp_path: Path) -> None:
+    assert pool.run(stop_cases.status_while_trackers_close, 1, folder=str(tmp_path)) == [75]
+
+
+def test_a_stop_does_not_wait_for_an_evaluation_which_is_caught_up_on(train, tmp_path: Path) -> None:
+    values = {"train_iters": 6, "eval_interval": 3, "eval_iters": 1}
+    train("run", 3, "signal", **values)
+    assert [line[:2] for line in stop_cases.told(tmp_path / "run")] == [(1, None), (2, None), (3, None)]
+    train("run", **values)
+    train("whole", **values)
+    lines = stop_cases.told(tmp_path / "run")
+    assert lines == stop_cases.told(tmp_path / "whole")
+    assert [line[:2] for line in lines if line[1]] == [(3, "validation"), (6, "validation")]
+
+
+def test_a_last_evaluation_that_fails_loses_no_training(train, tmp_path: Path) -> None:
+    values = {"train_iters": 4, "eval_iters": 1}
+    assert {rank["fault"][0] for rank in train("run", 4, "evaluation", **values)} == {"no memory to evaluate"}
+    assert tracker(tmp_path / "run") == "4" and len(stop_cases.told(tmp_path / "run")) == 4
+    for _ in range(2):  # it is caught up on, once
+        assert {rank["iteration"] for rank in train("run", **values)} == {4}
+        assert [line[:2] for line in stop_cases.told(tmp_path / "run")[4:]] == [(4, "validation")]
+
+
 def test_the_end_of_its_time_stops_a_run(train, tmp_path: Path) -> None:
     """The pool's processes have run for longer than these microseconds."""
     for rank in train("run", exit_duration_in_mins=1e-6, train_iters=6):
@@ -67,6 +91,21 @@ def test_nan_stops_all_ranks_and_is_never_saved(train, tmp_path: Path, layout, w
 def test_an_overflow_under_a_loss_scale_that_adapts_is_no_fault(train, tmp_path: Path) -> None:
     ranks = train("run", fp16=True, initial_loss_scale=2.0**40, hysteresis=1, train_iters=3)
     assert {(rank["fault"], rank["iteration"]) for rank in ranks} == {(None, 3)}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("overflow", "iteration 4: from here on all gradients are NaN or infinite, even at the least loss scale"),
+        ("weights", "iteration 2: a weight has become NaN or infinite"),
+    ],
+)
+def test_a_loss_scale_that_adapts_hides_no_fault(train, what: str, words: str) -> None:
+    """The scale is 4, 2 and 1 in the iterations that are spoilt; 1 is the least."""
+    scale = {"fp16": True, "initial_loss_scale": 4.0, "hysteresis": 1}
+    interval = {"log_interval": 1} if what == "overflow" else {"save_interval": 2}
+    for rank in train("run", 2, what, train_iters=9, **scale, **interval):
+        assert rank["fault"][0] == words
 
 
 def test_a_rank_that_is_gone_has_words(pool: Pool) -> None:

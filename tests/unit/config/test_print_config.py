@@ -75,5 +75,8 @@ def test_the_program_prints_and_starts_nothing(folder: Path):
     assert (done.returncode, done.stdout) == (0, printed(line)[1])
     assert done.stderr.startswith("warning: --num-workers 2: not needed") and done.stderr.count("\n") == 1
     assert not (folder / "run").exists()
+    # Where the number of processes is known, so is the batch size.
+    known = run("pretrain_contextlm.py", "--print-config", "--world-size", "3", *line.split())
+    assert known.stdout == done.stdout.replace("global_batch_size: null", "global_batch_size: 3")
     wrong = run("pretrain_contextlm.py", "--print-config", "--num-layers", "0", "--data-path", "nowhere/x")
     assert wrong.returncode == 1 and wrong.stderr.count("error: ") == 2 and wrong.stdout == ""

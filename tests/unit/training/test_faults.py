@@ -41,7 +41,8 @@ def test_two_lines(error, what, remedy, tmp_path: Path, capsys) -> None:
         raise error
     assert caught.value.__cause__ is error
     assert what in caught.value.what and remedy in caught.value.remedy
-    assert json.loads((tmp_path / "exit.json").read_text())["cause"] == caught.value.what
+    record = json.loads((tmp_path / "exit.json").read_text())
+    assert (record["cause"], record["remedy"]) == (caught.value.what, caught.value.remedy)
     faults.tell(caught.value)
     *trace, first, second = capsys.readouterr().err.splitlines()
     assert first == f"error: {caught.value.what}" and second == f"       {caught.value.remedy}"
@@ -84,7 +85,7 @@ def test_the_program_tells_them_last_and_ends_with_1(monkeypatch, capsys) -> Non
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, 1))
+    monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, False, 1, ()))
     monkeypatch.setattr(loop, "build_tokenizer", no_memory)
     with pytest.raises(SystemExit) as caught:
         pretrain_contextlm.main()

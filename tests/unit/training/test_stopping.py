@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from contextlm.config.fields import build
+from contextlm.parallel.agreement import Agreement
 from contextlm.training import stopping
 from contextlm.training.stopping import Stopping
 
@@ -49,6 +50,15 @@ def test_a_signal_stops_after_the_next_question(number: signal.Signals) -> None:
         while not loop.wanted():
             pass
     assert loop.signal_name == number.name and said == [f"{number.name}: saving, then exit with status 75"]
+
+
+def test_the_status_is_recorded_at_the_save(tmp_path: Path) -> None:
+    with stop(output_dir=str(tmp_path)) as loop:
+        loop.saved()
+        assert not (tmp_path / "exit.json").exists()  # the end of its time is what was asked for
+        loop.signal_name = "SIGTERM"
+        loop.saved()
+        assert json.loads((tmp_path / "exit.json").read_text())["status"] == 75
 
 
 def test_without_save_or_without_the_handler_a_signal_ends_the_process_as_ever() -> None:
@@ -89,3 +99,11 @@ def test_who_asks_for_nothing_is_not_asked() -> None:
     hosts = Alone()
     loop = stop(hosts=hosts, exit_signal_handler=False)
     assert not any(loop.wanted() for _ in range(10)) and hosts.questions == 0
+
+
+def test_hosts_that_ask_nothing_make_no_group() -> None:
+    with mock.patch("torch.distributed.new_group") as made, mock.patch("torch.distributed.all_reduce"):
+        hosts = Agreement(1)
+        loop = stop(hosts=hosts, exit_signal_handler=False)
+        assert not any(loop.wanted() for _ in range(10)) and not made.called
+        assert [hosts.largest(1, 2) for _ in range(2)] == [[1, 2]] * 2 and made.call_count == 1

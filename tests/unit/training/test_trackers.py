@@ -115,3 +115,8 @@ def test_positions_of_long_chunks_are_for_the_file_alone() -> None:
         printed = evaluation_line("validation", 3, Evaluation(2.0, 64, 0, losses[:width]))
         assert ("lm loss by position in chunk: 0.0000 1.0000" in printed) == told
     assert "by position" not in evaluation_line("validation", 3, Evaluation(2.0, 64, 0))
+
+
+def test_an_evaluation_alone_hides_nothing(packages: dict[str, Calls]) -> None:
+    Trackers(small_config(tensorboard_dir="tb"), None, print)
+    assert packages["writer"].of("open") == [(("tb",), {"purge_step": None})]
