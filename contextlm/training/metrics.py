@@ -64,7 +64,7 @@ class Metrics:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
         if self.trackers is not None:
-            self.trackers.close()
+            self.trackers.close(failed=error is not None)
 
     def say(self, *sentences: str, every_rank: bool = False) -> None:
         """Print, once for all ranks, or on every rank that says it."""

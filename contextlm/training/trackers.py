@@ -1,16 +1,21 @@
 """Where the lines of `metrics.jsonl` also go, if asked: TensorBoard, Weights & Biases, MLflow.
 
 Each is a small class with `log` and `close`, and is imported only when its flag is given. A tracker that fails is
-told of once and never stops the training.
+told of once and never stops the training. What a run is called there is kept in `trackers.json` beside the metrics, so
+that a resumed run goes on in the same one; a run that only evaluates is one of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+from contextlm import atomic_files
 from contextlm.analysis.measures import POSITIONS_TOLD
 from contextlm.config.schema import Config
 
@@ -19,10 +24,10 @@ class Tracker(Protocol):
     """What takes numbers by name."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of an iteration; steps never go back."""
+        """Take the values of an iteration; in a resumed run steps may go back."""
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self, *, failed: bool) -> None:
+        """Nothing more comes, because the run failed or because it is done or stops."""
 
 
 class TensorBoard:
@@ -39,7 +44,7 @@ class TensorBoard:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Write what is left."""
         self.writer.close()
 
@@ -51,20 +56,26 @@ class WeightsAndBiases:
         import wandb
 
         settings = config.logging
+        name = RunName(config, iteration, f"W&B {settings.wandb_project}")
         self.run = wandb.init(
             project=settings.wandb_project,
             name=settings.wandb_exp_name,
             dir=settings.wandb_save_dir or config.output_dir,
             config=dataclasses.asdict(config),
+            id=name.known,
+            resume="allow",
         )
+        name.keep(self.run.id)
+        # W&B drops what goes back in its own count of steps, as a resumed run does.
+        self.run.define_metric("*", step_metric="iteration")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """All at one step."""
-        self.run.log(dict(values), step=step)
+        self.run.log({"iteration": step, **values})
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Upload what is left."""
-        self.run.finish()
+        self.run.finish(exit_code=int(failed))
 
 
 class MLflow:
@@ -80,18 +91,48 @@ class MLflow:
         if config.logging.mlflow_tracking_uri is not None:
             mlflow.set_tracking_uri(config.logging.mlflow_tracking_uri)
         mlflow.set_experiment(config.logging.mlflow_experiment)
-        mlflow.start_run()
-        sections = [part for part in dataclasses.asdict(config).values() if isinstance(part, dict)]
-        mlflow.log_params({name: value for part in sections for name, value in part.items()})
+        name = RunName(config, iteration, f"MLflow {config.logging.mlflow_experiment}")
+        name.keep(mlflow.start_run(run_id=name.known).info.run_id)
+        if name.known is None:  # MLflow lets no parameter change
+            sections = [part for part in dataclasses.asdict(config).values() if isinstance(part, dict)]
+            mlflow.log_params({name: value for part in sections for name, value in part.items()})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """All at one step, from a thread of MLflow's."""
         self.mlflow.log_metrics(dict(values), step=step, synchronous=False)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """Send what is left."""
-        self.mlflow.flush_async_logging()
-        self.mlflow.end_run()
+        try:
+            self.mlflow.flush_async_logging()
+        finally:
+            self.mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+class RunName:
+    """How a tracker calls this run.
+
+    Args:
+        config: of the run.
+        iteration: the run continues after it; None if it only evaluates.
+        place: the tracker and its project.
+
+    Attributes:
+        known: what it was called before it was resumed; None if it is new there.
+    """
+
+    def __init__(self, config: Config, iteration: int | None, place: str) -> None:
+        self.place = place
+        self.path = None if config.output_dir is None or iteration is None else Path(config.output_dir, "trackers.json")
+        has_names = self.path is not None and self.path.exists()
+        self.all: dict[str, str] = json.loads(self.path.read_text()) if has_names else {}
+        self.known = self.all.get(place) if iteration else None
+
+    def keep(self, name: str) -> None:
+        """Write it down, if it is new."""
+        if self.path is not None and name != self.known:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_files.write_json(self.path, self.all | {self.place: name})
 
 
 class Trackers:
@@ -118,10 +159,10 @@ class Trackers:
         for tracker in self.open:
             self._try(type(tracker).__name__, tracker.log, line["iteration"], numbers(line))
 
-    def close(self) -> None:
-        """Close them all."""
+    def close(self, *, failed: bool) -> None:
+        """Close them all, and tell them whether the run failed."""
         for tracker in self.open:
-            self._try(type(tracker).__name__, tracker.close)
+            self._try(type(tracker).__name__, functools.partial(tracker.close, failed=failed))
         self.open = []
 
     def _try(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,6 +6,7 @@ The packages are stand-ins with the same functions; none of the three is needed 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,9 @@ class Calls:
 def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Calls]:
     """Stand-ins that are imported in place of the three packages."""
     writer, wandb_run, wandb, mlflow = Calls(), Calls(), Calls(), Calls()
+    wandb_run.id = "w1"
+    info = SimpleNamespace(run_id="m1")
+    mlflow.start_run = lambda **kwargs: mlflow.made.append(("start", (), kwargs)) or SimpleNamespace(info=info)
     opened = lambda *args, **kwargs: writer.made.append(("open", args, kwargs)) or writer  # noqa: E731
     init = lambda **kwargs: wandb.made.append(("init", (), kwargs)) or wandb_run  # noqa: E731
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=opened))
@@ -52,13 +56,13 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Calls]:
     return {"writer": writer, "wandb": wandb, "wandb_run": wandb_run, "mlflow": mlflow}
 
 
-def test_each_gets_every_number_in_order(packages: dict[str, Calls]) -> None:
-    warnings: list[str] = []
-    config = small_config(**FLAGS, wandb_exp_name="first", output_dir="out", mlflow_tracking_uri="http://x")
+def test_each_gets_every_number_in_order(packages: dict[str, Calls], tmp_path: Path) -> None:
+    out, warnings = str(tmp_path), list[str]()
+    config = small_config(**FLAGS, wandb_exp_name="first", output_dir=out, mlflow_tracking_uri="http://x")
     trackers = Trackers(config, 2, warnings.append)
     for line in (TRAINING, EVALUATION):
         trackers.log(line)
-    trackers.close()
+    trackers.close(failed=False)
     assert warnings == []
     assert packages["writer"].of("open") == [(("tb",), {"purge_step": 3})]
     assert [args for args, _ in packages["writer"].of("add_scalar")] == [
@@ -66,21 +70,39 @@ def test_each_gets_every_number_in_order(packages: dict[str, Calls]) -> None:
     ]
     assert len(packages["writer"].of("close")) == 1
     ((_, init),) = packages["wandb"].of("init")
-    assert (init["project"], init["name"], init["dir"]) == ("ours", "first", "out")
+    assert (init["project"], init["name"], init["dir"]) == ("ours", "first", out)
     assert init["config"]["optimizer"]["lr"] == config.optimizer.lr
-    assert packages["wandb_run"].of("log") == [((values,), {"step": 3}) for values in NUMBERS]
-    assert len(packages["wandb_run"].of("finish")) == 1
+    assert packages["wandb_run"].of("log") == [(({"iteration": 3} | values,), {}) for values in NUMBERS]
+    assert packages["wandb_run"].of("define_metric") == [(("*",), {"step_metric": "iteration"})]
+    assert packages["wandb_run"].of("finish") == [((), {"exit_code": 0})]
     assert packages["mlflow"].of("set_tracking_uri") == [(("http://x",), {})]
     assert [(args, kwargs["step"]) for args, kwargs in packages["mlflow"].of("log_metrics")] == [
         ((values,), 3) for values in NUMBERS
     ]
-    assert len(packages["mlflow"].of("end_run")) == 1
+    assert packages["mlflow"].of("end_run") == [(("FINISHED",), {})]
+
+
+def test_a_run_that_failed_is_closed_as_one(packages: dict[str, Calls], tmp_path: Path) -> None:
+    Trackers(small_config(**FLAGS, output_dir=str(tmp_path)), 0, print).close(failed=True)
+    assert packages["wandb_run"].of("finish") == [((), {"exit_code": 1})]
+    assert packages["mlflow"].of("end_run") == [(("FAILED",), {})]
+
+
+def test_a_resumed_run_goes_on_where_it_was(packages: dict[str, Calls], tmp_path: Path) -> None:
+    """Begun, resumed, evaluated by itself, resumed under another project's name, begun anew."""
+    starts = ((0, "ours"), (5, "ours"), (None, "ours"), (5, "theirs"), (0, "ours"))
+    for iteration, project in starts:
+        names = {"wandb_project": project, "mlflow_experiment": project}
+        Trackers(small_config(**names, output_dir=str(tmp_path)), iteration, print)
+    assert [init["id"] for _, init in packages["wandb"].of("init")] == [None, "w1", None, None, None]
+    assert [start["run_id"] for _, start in packages["mlflow"].of("start")] == [None, "m1", None, None, None]
+    assert len(packages["mlflow"].of("log_params")) == 4  # not where they are known already
 
 
 def test_nothing_is_imported_that_was_not_asked_for(packages: dict[str, Calls]) -> None:
     trackers = Trackers(small_config(), 0, print)
     trackers.log(TRAINING)
-    trackers.close()
+    trackers.close(failed=False)
     assert [package.made for package in packages.values()] == [[]] * 4
 
 
@@ -94,7 +116,7 @@ def test_a_failure_is_told_once_and_stops_nothing(packages: dict[str, Calls], mo
     trackers = Trackers(small_config(**FLAGS), 0, warnings.append)
     for line in (TRAINING, EVALUATION):
         trackers.log(line)
-    trackers.close()
+    trackers.close(failed=False)
     assert [warning.split(":")[1] for warning in warnings] == [
         " MLflow failed, training goes on",
         " WeightsAndBiases failed, training goes on",
