@@ -47,12 +47,15 @@ class ContextLM(GPTModel):
         return self.compute_language_model_loss(kwargs["labels"], logits_SBV)
 
     def _mask_padding(self, logits_SBV: Tensor) -> None:
-        """Set the logits of padded ids to -inf, in place: unmasked they take probability from real ids."""
+        """Set the logits of padded ids to -inf, in place: unmasked they take probability from real ids.
+
+        Autograd is not told: the loss sends no gradient where a probability is 0, and it would copy all of the logits'.
+        """
         width = logits_SBV.shape[-1]
         first_id = 0 if width == self.vocab_size else self.pg_collection.tp.rank() * width
         num_real = max(0, min(width, self.true_vocab_size - first_id))
         if num_real < width:
-            logits_SBV[..., num_real:].fill_(float("-inf"))
+            logits_SBV.detach()[..., num_real:].fill_(float("-inf"))
 
     def sharded_state_dict(
         self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
