@@ -1,15 +1,16 @@
 # The commands of this checkout; each makes the environment first if it is not there. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help environment quickstart test test-full check clean
+.PHONY: help environment quickstart test test-full bench check clean
 
 help:
 	@echo "make quickstart   train ContextLM and its GPT baseline on this machine, from raw text to a report"
 	@echo "make test         the test suite (15 minutes on 2 cores at most)"
 	@echo "make test-full    every test, the long ones too"
+	@echo "make bench        training speed on CPU beside plain PyTorch; fails where a target is missed (10 minutes)"
 	@echo "make check        ruff: style and plain mistakes"
 	@echo "make environment  only the environment, .venv/ (PYTHON=/path/to/python3 names the interpreter)"
 	@echo "make clean        remove caches and what the quickstart made; .venv/ and other runs stay"
-	@echo "Pass options to the quickstart or to pytest with ARGS: make test ARGS='-k causality'"
+	@echo "Pass options to the quickstart, to pytest or to the benchmark with ARGS: make test ARGS='-k causality'"
 
 environment:
 	@bash environment/bootstrap.sh
@@ -22,6 +23,9 @@ test: environment
 
 test-full: environment
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+bench: environment
+	@.venv/bin/python benchmarks/speed.py $(ARGS)
 
 check: environment
 	@.venv/bin/python -m ruff check .

@@ -10,12 +10,23 @@ Test: tests/unit/megatron/test_adamw.py, tests/cli/test_resume.py.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
+
+# torch's own methods without their marks for torch._dynamo, which the first call of a marked one imports: a second.
+_ADD_PARAM_GROUP, _STATE_DICT, _LOAD_STATE_DICT = (
+    inspect.unwrap(method)
+    for method in (
+        torch.optim.Optimizer.add_param_group,
+        torch.optim.Optimizer.state_dict,
+        torch.optim.Optimizer.load_state_dict,
+    )
+)
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -42,6 +53,10 @@ class FusedAdamW(torch.optim.Optimizer):
         assert adam_w_mode, "L2-regularised Adam is not offered"
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._share_step(0)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters."""
+        _ADD_PARAM_GROUP(self, param_group)
 
     def _share_step(self, step: int | torch.Tensor) -> None:
         """Give all groups one and the same step tensor."""
@@ -83,14 +98,14 @@ class FusedAdamW(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The state, with the step as an int: a tensor would be stored once per group."""
-        state = super().state_dict()
+        state = _STATE_DICT(self)
         for group in state["param_groups"]:
             group["step"] = int(group["step"])
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, and share one step tensor again: torch copies the groups one by one."""
-        super().load_state_dict(state_dict)
+        _LOAD_STATE_DICT(self, state_dict)
         steps = {int(group["step"]) for group in self.param_groups}
         if len(steps) != 1:
             raise ValueError(f"the optimizer state counts different steps in its groups: {sorted(steps)}")

@@ -1,7 +1,7 @@
 """The largest logit without its place.
 
-What is wrong: `calculate_logits_max` (tensor_parallel/cross_entropy.py:30) takes `torch.max(..., dim=-1)[0]`, which also
-finds where the maximum is; nobody asks. On a CPU that is the slowest part of the loss.
+What is wrong: `calculate_logits_max` (tensor_parallel/cross_entropy.py:30) takes `torch.max(..., dim=-1)[0]`, which
+also finds where the maximum is; nobody asks. On a CPU that is the slowest part of the loss.
 The mend: `torch.amax`, the same value.
 Test: tests/unit/megatron/test_logits_max.py.
 """

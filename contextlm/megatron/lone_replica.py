@@ -4,7 +4,7 @@ What is wrong: where the data-parallel group has one rank, `start_grad_sync` and
 (distributed/param_and_grad_buffer.py:357, 250) still reduce and gather. NCCL sees that nothing moves; gloo copies all
 gradients once and all weights twice an iteration, through buffers that it allocates anew: 2 to 4% of a small run.
 The mend: both do nothing there. An overlapped reduction keeps its call, whose handle is waited for.
-Test: tests/unit/megatron/test_lone_replica.py.
+Test: tests/distributed/test_lone_replica.py.
 """
 
 from __future__ import annotations

@@ -62,6 +62,33 @@ def test_gradients_are_finite_and_padding_gets_none(model):
     assert output.grad[:VOCAB_SIZE].any()
 
 
+def gradients(model) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """Of the mean loss, by the weight's name; and the names of the steps of the backward pass."""
+    tokens = token_ids(2, 34)
+    model.zero_grad()
+    loss = run(model, tokens[:, :-1], tokens[:, 1:].contiguous()).mean()
+    steps, waiting = set(), [loss.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step not in steps:
+            steps.add(step)
+            waiting += [following for following, _ in step.next_functions]
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}, {step.name() for step in steps}
+
+
+def test_the_mask_has_no_backward_pass_and_needs_none(model, monkeypatch):
+    found, steps = gradients(model)
+
+    def seen_by_autograd(logits: torch.Tensor) -> None:
+        logits[..., VOCAB_SIZE:].fill_(float("-inf"))
+
+    monkeypatch.setattr(model, "_mask_padding", seen_by_autograd)
+    reference, steps_of_mask = gradients(model)
+    assert steps_of_mask - steps == {"torch::autograd::CopySlices"}  # a copy of all logits' gradients
+    assert all(torch.equal(found[name], reference[name]) for name in reference)
+
+
 def test_a_vocabulary_that_needs_no_padding_is_untouched(layout):
     from contextlm.model.builder import build_model
 

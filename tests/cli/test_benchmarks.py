@@ -1,0 +1,110 @@
+"""The benchmarks run and print their tables; what they conclude from numbers is right. Nothing here depends on time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import itertools
+import random
+from types import ModuleType
+
+import pytest
+
+from tests.cli.programs import ROOT, run
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a file of benchmarks/, whose files know each other by their own names."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def cells(output: str, heading: str) -> dict[str, list[str]]:
+    """The table whose first heading this is: first cell -> the others."""
+    lines = output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(heading + "  "))
+    block = "\n".join(lines[start + 1 :]).split("\n\n")[0].splitlines()
+    return {line.split("  ")[0]: line.split("  ", 1)[1].split() for line in block}
+
+
+def test_speed_prints_three_trainers_that_do_the_same_work():
+    shown = run("benchmarks/speed.py", "--quick")
+    assert shown.returncode == 0, shown.stderr
+    assert "torch" in shown.stdout and "1 thread" in shown.stdout
+    table = cells(shown.stdout, "trainer")
+    assert list(table) == ["PyTorch", "plain", "ContextLM"]
+    assert table["plain"][3] == "PyTorch" and table["ContextLM"][3] == "plain"
+    for row in (table["plain"], table["ContextLM"]):
+        rate, loss, ratio, _, interval, target = row[:6]
+        low, high = map(float, interval.split(".."))
+        assert float(rate.replace(",", "")) > 0 and low <= float(ratio) <= high and 0 < float(target) < 1
+        assert loss == table["PyTorch"][1]  # the gate is still next to 0
+
+
+def test_startup_prints_what_it_started():
+    shown = run("benchmarks/startup.py", "--quick")
+    assert shown.returncode == 0, shown.stderr
+    (row,) = cells(shown.stdout, "start").values()
+    assert len(row) == 4 and row[2] == "0.3" and row[3] in ("met", "missed")
+
+
+def test_imports_are_counted_by_package(benchmark):
+    rows = {name: (seconds, modules) for name, seconds, modules in benchmark("startup").imports(("-c", "import json"))}
+    assert int(rows["all"][1]) > int(rows["json"][1]) >= 3  # json, json.decoder, json.scanner, ...
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [((0.98, 0.90, 1.00), "met"), ((0.96, 0.90, 0.98), "within noise"), ((0.95, 0.94, 0.96), "missed")],
+)
+def test_only_what_is_below_the_target_beyond_noise_is_missed(benchmark, ratio, verdict):
+    assert benchmark("rounds").Ratio(*ratio).verdict(0.97) == verdict
+
+
+def test_a_missed_target_is_a_sentence_and_the_status(benchmark, monkeypatch):
+    speed = benchmark("speed")
+    seconds = {"PyTorch": [1.0] * 9, "plain": [1.0] * 9, "ContextLM": [2.0] * 9}
+    made_up = contextlib.nullcontext({name: lambda: 5.0 for name in seconds})
+    monkeypatch.setattr(speed, "trainers", lambda size: made_up)
+    monkeypatch.setattr(speed, "seconds_by_round", lambda *_: seconds)
+    with pytest.raises(
+        SystemExit, match="^6x384: ContextLM has 0.500 of the speed of plain, at most 0.500; the target"
+    ):
+        speed.main(["--size", "6x384"])
+    seconds["ContextLM"] = [1.05] * 9
+    assert speed.main(["--size", "6x384"]) is None
+
+
+def test_trainers_whose_losses_differ_are_not_compared(benchmark):
+    with pytest.raises(SystemExit, match="do different work"):
+        benchmark("speed").check_losses({"PyTorch": [5.0], "plain": [5.1], "ContextLM": [5.0]})
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says(benchmark):
+    rounds, draw = benchmark("rounds"), random.Random(0)
+    assert [rounds.interval_rank(count) for count in (1, 5, 6, 9, 15, 100)] == [0, 0, 0, 1, 3, 39]
+    held = 0
+    for _ in range(400):
+        ratio = rounds.speed_ratio([draw.expovariate(1) for _ in range(15)], [1.0] * 15)
+        held += ratio.low <= 1 / 0.6931 <= ratio.high
+    assert 0.93 < held / 400 < 0.99  # 96.5%
+
+
+def test_turns_go_back_and_forth(benchmark):
+    order = []
+    steps = {name: functools.partial(order.append, name) for name in "abc"}
+    seconds = benchmark("rounds").seconds_by_round(steps, 3, itertools.count().__next__)
+    assert "".join(order) == "abccbaabc"
+    assert seconds == {name: [1, 1, 1] for name in "abc"}
+
+
+def test_settings_that_measure_nothing_are_refused(benchmark):
+    speed = benchmark("speed")
+    found = speed.problems(speed.parser().parse_args(["--rounds", "0", "--threads", "2"]))
+    assert [problem.split(":")[0] for problem in found] == ["--rounds 0", "--threads 2"]
