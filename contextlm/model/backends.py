@@ -10,6 +10,7 @@ from megatron.core.models.backends import BackendSpecProvider, LocalSpecProvider
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from contextlm.model.attention import ScaledDotProductAttention
+from contextlm.model.linear import ColumnLinear, RowLinear
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -28,6 +29,14 @@ class LayerNorm(torch.nn.LayerNorm):
 
 class TorchSpecProvider(LocalSpecProvider):
     """megatron-core's parallel linear layers, torch's attention kernels and LayerNorm."""
+
+    def column_parallel_linear(self) -> type:
+        """The class of a linear layer whose outputs are shared out."""
+        return ColumnLinear
+
+    def row_parallel_linear(self) -> type:
+        """The class of a linear layer whose inputs are shared out."""
+        return RowLinear
 
     def layer_norm(self, rms_norm: bool = False, for_qk: bool = False) -> type:
         """The LayerNorm class."""

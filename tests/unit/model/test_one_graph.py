@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.small_configs import FUSIONS, small_config
+from tests.unit.model.linear_paths import take_the_way_of_shared_matrices
 
 LENGTH = 22
 
@@ -75,6 +76,14 @@ def test_a_layer_is_one_graph(build, backbone, index, kind):
         torch.testing.assert_close(ours, reference)
 
 
+def test_a_layer_whose_matrices_are_shared_is_one_graph(build, monkeypatch):
+    take_the_way_of_shared_matrices(monkeypatch)
+    layer, inputs = layer_and_inputs(build, "gpt2", 2)
+    graphs = _Graphs()
+    torch.compile(layer, fullgraph=True, backend=graphs)(**inputs)
+    assert graphs.attentions() == [3]
+
+
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
 def test_every_fusion_is_one_graph(build, fusion):
     layer, inputs = layer_and_inputs(build, "gpt2", 2, context_fusion=fusion)
@@ -94,6 +103,7 @@ def test_the_stock_default_group_breaks_the_graph(build, monkeypatch):
     stock = {}
     exec(compile(ast.parse(source), mended.__code__.co_filename, "exec"), mended.__globals__, stock)
     monkeypatch.setattr(mended, "__code__", stock[mended.__name__].__code__)
+    take_the_way_of_shared_matrices(monkeypatch)
     layer, inputs = layer_and_inputs(build, "gpt2", 0)
     with pytest.raises(torch._dynamo.exc.Unsupported):
         torch.compile(layer, fullgraph=True, backend="eager")(**inputs)

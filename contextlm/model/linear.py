@@ -1,0 +1,33 @@
+"""megatron-core's parallel linear layers, which are plain ones where nobody shares the matrix.
+
+megatron-core's own wrap the product into an autograd function written in Python, for the messages between tensor-parallel
+ranks, and leave the bias to be added in a pass of its own. One rank alone needs neither: torch's product adds the bias.
+"""
+
+from __future__ import annotations
+
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from torch import Tensor
+from torch.nn.functional import linear
+
+
+class ColumnLinear(ColumnParallelLinear):
+    """Each tensor-parallel rank has some of the outputs."""
+
+    def forward(
+        self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """[S, B, inputs] to [S, B, outputs of this rank], and the bias if it is not in them yet."""
+        if self.tp_group.size() > 1:
+            return super().forward(input_, weight, runtime_gather_output)
+        return linear(input_, self.weight if weight is None else weight, self.bias), None
+
+
+class RowLinear(RowParallelLinear):
+    """Each tensor-parallel rank has some of the inputs."""
+
+    def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[S, B, inputs of this rank] to [S, B, outputs], and the bias if it is not in them yet."""
+        if self.tp_group.size() > 1:
+            return super().forward(input_)
+        return linear(input_, self.weight, self.bias), None
