@@ -12,12 +12,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from rounds import Ratio, seconds_by_round, speed_ratio
 from table import machine, table
 from trainers import CONTEXT, PEER, PLAIN, SIZES, Size, trainers
 
+import contextlm
 from contextlm.training.garbage import collected_by_hand
 
 CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if found := problems(options):
         raise SystemExit("\n".join(f"error: {problem}" for problem in found))
     torch.set_num_threads(options.threads)
-    print(f"{machine()}; {options.threads} thread(s), fp32, {options.clock} seconds", flush=True)
+    print(f"{machine()}; {options.threads} thread(s), fp32, {options.clock} seconds")
+    print(f"measured: {Path(contextlm.__file__).parent}", flush=True)
     missed = []
     for name in ["quick"] if options.quick else options.size:
         missed += measure(name, SIZES[name], 3 if options.quick else options.rounds, CLOCKS[options.clock])
