@@ -32,8 +32,8 @@ def seconds_by_round(
 ) -> dict[str, list[float]]:
     """Seconds of each step in each round, by name.
 
-    The order is always the same: each step then finds the caches full of another one's numbers. Were it turned round, the
-    first and the last would follow themselves.
+    The order is always the same: each step then finds the caches full of another one's numbers. Were it turned round,
+    the first and the last would follow themselves.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(num_rounds):

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from rounds import Ratio, seconds_by_round, speed_ratio
-from table import machine, table
-from trainers import CONTEXT, PEER, PLAIN, SIZES, Size, trainers
 
 import contextlm
 from contextlm.training.garbage import collected_by_hand
+from rounds import Ratio, seconds_by_round, speed_ratio
+from table import machine, table
+from trainers import CONTEXT, PEER, PLAIN, SIZES, Size, trainers
 
 CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
 WARM_UP = 3

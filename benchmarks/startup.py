@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from table import machine, table
 
 from contextlm.data.indexed_writer import IndexedWriter
+from table import machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM, TINY = str(ROOT / "pretrain_contextlm.py"), ("--model", "contextlm-gpt2-tiny")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plain_gpt import PlainTrainer, copy_weights
 
 from contextlm.analysis.flops import training_flops_per_token
 from contextlm.config.fields import build
@@ -24,6 +23,7 @@ from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.parallel import runtime
+from plain_gpt import PlainTrainer, copy_weights
 
 PEER, PLAIN, CONTEXT = "PyTorch", "plain", "ContextLM"
 

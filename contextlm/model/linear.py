@@ -1,7 +1,8 @@
 """megatron-core's parallel linear layers, which are plain ones where nobody shares the matrix.
 
-megatron-core's own wrap the product into an autograd function written in Python, for the messages between tensor-parallel
-ranks, and leave the bias to be added in a pass of its own. One rank alone needs neither: torch's product adds the bias.
+megatron-core's own wrap the product into an autograd function written in Python, for the messages between
+tensor-parallel ranks, and leave the bias to be added in a pass of its own. One rank alone needs neither: torch's
+product adds the bias.
 """
 
 from __future__ import annotations
