@@ -32,7 +32,7 @@ def test_all_ranks_skip_what_overflows_on_one(pool: Pool, layout: str, optimizer
     assert pool.run(overflow, 2, values=values, rank=WHERE[layout]) == [([UPDATED, SKIPPED, LOWERED], [])] * 2
 
 
-@pytest.mark.parametrize("layout", WHERE)
+@pytest.mark.parametrize("layout", ["PP2", pytest.param("TP2 SP", marks=pytest.mark.full)])
 def test_a_rank_that_does_not_hear_of_it_is_noticed(pool: Pool, layout: str) -> None:
     ranks = pool.run(overflow, 2, values=LAYOUTS[layout][1], rank=WHERE[layout], alone=True)
     for rank, (iterations, _) in enumerate(ranks):

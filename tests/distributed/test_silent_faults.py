@@ -52,7 +52,7 @@ def test_groups_that_would_be_confused_are_refused(pool: Pool) -> None:
     assert "two are alike" in message
 
 
-@pytest.mark.parametrize("confused", [False, True])
+@pytest.mark.parametrize("confused", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_confused_groups_would_resume_as_others(pool: Pool, tmp_path: Path, confused: bool) -> None:
     """In silence with the distributed optimizer alone: torch, under the plain one, would see their sizes."""
     function, folder = cases.train_confused if confused else train, str(tmp_path)
