@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         )
         if not options.quick:
-            print("\nCPU seconds of imports of one rank up to its first step, by package")
+            print("\nImports of one rank up to its first step, by package, in seconds by the clock")
             print(table(("package", "seconds", "modules"), imports((PROGRAM, *TINY, *ONE_STEP, "--data-path", data))))
 
 
