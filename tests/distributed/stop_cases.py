@@ -55,7 +55,7 @@ def status_while_trackers_close(folder: str) -> int:
 
     found: list[int] = []
 
-    def close(*_: object) -> None:
+    def close(*_: object, failed: bool) -> None:
         record = Path(folder, "exit.json")
         found.append(json.loads(record.read_text())["status"] if record.exists() else 0)
 
