@@ -196,7 +196,12 @@ def test_who_only_evaluates_leaves_the_record_alone(training: dict[str, str]) ->
 def test_a_signal_reaches_the_ranks_and_their_status_comes_back(training: dict[str, str], number: int) -> None:
     saved = json.dumps({"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued"})
     launcher = subprocess.Popen(
-        ["bash", str(ROOT / GPT2)], env={**os.environ, **training, "WAITS": saved}, stderr=subprocess.PIPE, text=True
+        ["bash", str(ROOT / GPT2)],
+        env={**os.environ, **training, "WAITS": saved},
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background Ctrl-C is ignored, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (Path(training["SAVE"]).parent / "waits").exists():
         assert launcher.poll() is None
