@@ -25,7 +25,7 @@ def parse_blend(tokens: Sequence[str], flag: str = "--data-path") -> list[tuple[
     """
     if not tokens:
         raise UserError(f"{flag} is missing: give a dataset prefix, or weight prefix weight prefix ...")
-    if not any(_is_number(token) for token in tokens):
+    if not any(is_number(token) for token in tokens):
         problems = _duplicates(tokens, flag)
         weights: list[float | None] = [1.0 if len(tokens) == 1 else None] * len(tokens)
         prefixes = list(tokens)
@@ -74,7 +74,7 @@ def parse_split(text: str) -> tuple[float, float, float]:
     words = text.split(",")
     if len(words) != 3:
         raise UserError(f"--split {text}: {len(words)} numbers; {remedy}")
-    bad = [word for word in words if not _is_number(word) or not math.isfinite(float(word)) or float(word) < 0]
+    bad = [word for word in words if not is_number(word) or not math.isfinite(float(word)) or float(word) < 0]
     if bad:
         raise UserError(f"--split {text}: {bad[0]!r} is not a non-negative number; {remedy}")
     shares = [float(word) for word in words]
@@ -84,7 +84,8 @@ def parse_split(text: str) -> tuple[float, float, float]:
     return shares[0] / total, shares[1] / total, shares[2] / total
 
 
-def _is_number(token: str) -> bool:
+def is_number(token: str) -> bool:
+    """Whether a word of a blend is a weight rather than a prefix."""
     try:
         float(token)
     except ValueError:
@@ -95,12 +96,12 @@ def _is_number(token: str) -> bool:
 def _misplaced(place: int, token: str, tokens: Sequence[str], flag: str) -> str | None:
     """What is wrong with one word of a weighted blend, if anything."""
     if place % 2:
-        if _is_number(token):
+        if is_number(token):
             return f"{flag}: {token} stands where a prefix is expected, after weight {tokens[place - 1]}" + (
                 f"; write ./{token} if a dataset has that name"
             )
         return None
-    if not _is_number(token):
+    if not is_number(token):
         return f"{flag}: {token} stands where a weight is expected; give every prefix a weight, or none"
     if not (math.isfinite(float(token)) and float(token) > 0):
         return f"{flag}: weight {token} is not a positive number; leave out a dataset that is not wanted"

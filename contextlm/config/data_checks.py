@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlm.config.blend import is_number
 from contextlm.config.schema import Config, DataConfig
 from contextlm.config.split_data import own_paths
 
@@ -46,21 +47,13 @@ def _several_sets(config: Config) -> list[str]:
         return []
     if not words:
         return ["--multiple-validation-sets: of the datasets of --valid-data-path, which is missing; add it"]
-    weights = [word for word in words[::2] if _is_number(word)]
+    weights = [word for word in words[::2] if is_number(word)]
     if not weights:
         return []
     return [
         f"--valid-data-path {' '.join(words)}: with --multiple-validation-sets each set has a loss of its own, so a "
         "weight says nothing; give the prefixes alone"
     ]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _evaluation(config: Config) -> list[str]:

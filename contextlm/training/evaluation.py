@@ -34,11 +34,9 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
     Returns:
         None where the stream is shorter than one micro-batch of every data-parallel rank.
     """
-    size = run.config.training.micro_batch_size * run.layout.data_parallel_size
-    left = samples.samples_per_epoch // size
-    per_iteration = run.config.global_batch_size(run.runtime.world_size) // size
+    left = samples.samples_per_epoch // run.samples_of_a_pass
     if num_iters is not None:
-        left = min(left, num_iters * per_iteration)
+        left = min(left, num_iters * run.config.num_microbatches(run.runtime.world_size))
     if left == 0:
         return None
     chunk_size = run.config.context.context_chunk_size
@@ -59,9 +57,9 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
 
 def _summed(run: Run, samples: EpochSamples, num_microbatches: int, token_sums: TokenSums) -> list[float]:
     """The sums over the first micro-batches of every data-parallel rank, known to all ranks."""
-    size = run.config.training.micro_batch_size * run.layout.data_parallel_size
-    per_iteration = run.config.global_batch_size(run.runtime.world_size) // size
-    batches = _endless(run.micro_batches(samples, 0, num_microbatches, last_sample=num_microbatches * size))
+    per_iteration = run.config.num_microbatches(run.runtime.world_size)
+    last_sample = num_microbatches * run.samples_of_a_pass
+    batches = _endless(run.micro_batches(samples, 0, num_microbatches, last_sample))
     sums = torch.zeros(token_sums.size, dtype=torch.float64, device=run.runtime.device)
     with _without_dropout(run), torch.no_grad():
         for first in range(0, num_microbatches, per_iteration):

@@ -73,6 +73,11 @@ class Run:
         return batch_size_at(self.config, self.runtime.world_size, self.progress.consumed_samples)
 
     @property
+    def samples_of_a_pass(self) -> int:
+        """Samples of one micro-batch on every data-parallel rank."""
+        return self.config.training.micro_batch_size * self.layout.data_parallel_size
+
+    @property
     def num_microbatches(self) -> int:
         """Forward passes of each data-parallel rank in the next iteration."""
         return self.num_microbatches_at(self.progress.consumed_samples)
@@ -80,7 +85,7 @@ class Run:
     def num_microbatches_at(self, consumed_samples: int) -> int:
         """Forward passes of each data-parallel rank in the iteration that begins after `consumed_samples`."""
         batch_size = batch_size_at(self.config, self.runtime.world_size, consumed_samples)
-        return batch_size // (self.config.training.micro_batch_size * self.layout.data_parallel_size)
+        return batch_size // self.samples_of_a_pass
 
     @property
     def language_model(self) -> tuple[ContextLM, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tests.distributed.runs import small_run
+from tests.distributed.runs import load_weights, small_run
 from tests.random_weights import randomize
 
 STEPS = 5
@@ -36,14 +35,12 @@ def train(
     folder: str, backbone: str, values: dict[str, Any], sabotage: Callable[[Any], None] | None = None
 ) -> dict[str, Any]:
     """Five optimizer steps from the shared checkpoint: losses, gradient norms, the head's first gradients."""
-    from contextlm.training import checkpoint, checkpoint_folder, replicas
+    from contextlm.training import replicas
     from contextlm.training.optimizer import apply_schedule
     from contextlm.training.step import compute_gradients
 
     with small_run(backbone, **values) as run:
-        found = checkpoint_folder.find(Path(folder))
-        assert found is not None
-        checkpoint.load_weights(run, found)
+        load_weights(run, folder)
         if sabotage is not None:
             sabotage(run)
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)

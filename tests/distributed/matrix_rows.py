@@ -42,10 +42,8 @@ ROWS = list(
         [
             *ALWAYS,
             *BEYOND,
-            *(row for rows in VALUES.values() for row in rows),
-            *(exact(row) for rows in VALUES.values() for row in rows),
-            *PAIRS,
-            *map(exact, PAIRS),
+            *(row for rows in (*VALUES.values(), PAIRS) for row in rows),
+            *(exact(row) for rows in (*VALUES.values(), PAIRS) for row in rows),
         ]
     )
 )

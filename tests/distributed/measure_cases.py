@@ -12,19 +12,16 @@ from unittest import mock
 
 import torch
 
-from tests.distributed.runs import small_run
+from tests.distributed.runs import load_weights, small_run
 
 
 def model_measures(folder: str, values: dict[str, Any]) -> dict[str, Any]:
     """One step from the shared checkpoint, then what a log line measures, as this rank knows it."""
-    from contextlm.training import checkpoint, checkpoint_folder
     from contextlm.training.model_measures import measure
     from contextlm.training.step import train_step
 
     with small_run("gpt2", **values) as run:
-        found = checkpoint_folder.find(Path(folder))
-        assert found is not None
-        checkpoint.load_weights(run, found)
+        load_weights(run, folder)
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         train_step(run, batches)
         if batches is not None:
@@ -44,13 +41,10 @@ def gathers_at_a_log_line(values: dict[str, Any]) -> int:
 
 def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, float]:
     """In one process: the norm over all weights, in fp64, and the gate."""
-    from contextlm.training import checkpoint, checkpoint_folder
     from contextlm.training.step import train_step
 
     with small_run("gpt2", **values) as run:
-        found = checkpoint_folder.find(Path(folder))
-        assert found is not None
-        checkpoint.load_weights(run, found)
+        load_weights(run, folder)
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         train_step(run, batches)
         batches.close()
@@ -62,14 +56,11 @@ def weights_after_a_step(folder: str, values: dict[str, Any]) -> tuple[float, fl
 
 def evaluation(folder: str | None, values: dict[str, Any]) -> tuple[Any, ...]:
     """An evaluation of the shared checkpoint, or of fresh weights."""
-    from contextlm.training import checkpoint, checkpoint_folder
     from contextlm.training.evaluation import evaluate
 
     with small_run("gpt2", **values) as run:
         if folder is not None:
-            found = checkpoint_folder.find(Path(folder))
-            assert found is not None
-            checkpoint.load_weights(run, found)
+            load_weights(run, folder)
         result = evaluate(run, run.datasets.validation, 3)
         assert result is not None
         return tuple(result)

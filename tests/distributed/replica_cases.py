@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 
@@ -18,14 +17,12 @@ def drift(
         unmarked: sabotage: gradients of weights with this in their name are not summed over tensor-parallel ranks.
         nudged: sabotage: on the last rank the weight whose name ends so is changed in its last bit.
     """
-    from contextlm.training import checkpoint, checkpoint_folder, replicas
+    from contextlm.training import replicas
     from contextlm.training.step import train_step
-    from tests.distributed.runs import small_run
+    from tests.distributed.runs import load_weights, small_run
 
     with small_run("gpt2", lr=1e-3, **values) as run:
-        found = checkpoint_folder.find(Path(folder))
-        assert found is not None
-        checkpoint.load_weights(run, found)
+        load_weights(run, folder)
         weights = [entry for part in run.language_model for entry in part.named_parameters()]
         for name, weight in weights if unmarked is not None else ():
             if unmarked in name:

@@ -65,6 +65,15 @@ def small_run(backbone: str, **values: Any) -> Iterator[Any]:
             get_model_config(run.model[0]).grad_scale_func = None
 
 
+def load_weights(run: Any, folder: str) -> None:
+    """Take the weights of the checkpoint in a folder, which must be there."""
+    from contextlm.training import checkpoint, checkpoint_folder
+
+    found = checkpoint_folder.find(Path(folder))
+    assert found is not None
+    checkpoint.load_weights(run, found)
+
+
 def _random_data(config: Config) -> tuple[Any, Any]:
     samples = RandomSamples(config.model.seq_length)
     return NoTokenizer(), Datasets(samples, samples, None, notes=(), fingerprint="random")
