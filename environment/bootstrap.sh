@@ -156,7 +156,7 @@ main() {
     # NVIDIA's containers pin every package of the image here, ours too; only their torch matters to us.
     [ "${PIP_CONSTRAINT:-}" != /etc/pip/constraint.txt ] || unset PIP_CONSTRAINT
     run "ContextLM and its packages, torch stays $held (a minute or two)" \
-        "$venv_python" -m pip install -c .venv/torch.txt -e ".[dev,hf]"
+        "$venv_python" -m pip install -c .venv/torch.txt -e ".[dev,hf,data,hub,ray,eval]"
     write_torchrun
     run "first import" "$venv_python" -c "import torch, megatron.core, contextlm"
     if has_nvidia_driver && ! "$venv_python" -c "import torch; raise SystemExit(not torch.cuda.is_available())"; then
