@@ -1,7 +1,7 @@
 """How one configuration field is written down: its default, its sentence, its choices.
 
 Every flag, YAML key, `--help` line and row of the documentation is generated from what `option`
-stores in the field's metadata, so a field is described in one place only. Read next: `schema.py`.
+stores in the field's metadata, so a field is described in one place only. Read next: `sections/model.py`.
 """
 
 from __future__ import annotations

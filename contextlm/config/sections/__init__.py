@@ -1,0 +1,1 @@
+"""The sections of the configuration tree, a file each; `schema.py` puts them together."""

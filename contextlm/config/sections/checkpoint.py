@@ -1,0 +1,37 @@
+"""The `checkpoint` section: what is saved and loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from contextlm.config.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is saved and what a run starts from."""
+
+    save: str | None = option(None, "Folder for checkpoints.", example="runs/a")
+    load: str | None = option(
+        None,
+        "Folder to resume from; equal to --save: resume if there is a checkpoint, else start fresh.",
+        example="runs/a",
+    )
+    save_interval: int | None = option(
+        None, "Iterations between checkpoints; the end is always saved.", example=100, minimum=1
+    )
+    distrib_optim_fully_reshardable_mem_efficient: bool = option(
+        False,
+        "Save the distributed optimizer through one data-parallel rank: slower, but only that one holds 12 bytes of "
+        "host memory for each parameter of its stage, not all.",
+    )
+    finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
+    init_backbone_from: str | None = option(
+        None, "A plain checkpoint whose weights become the backbone under a new context head.", example="runs/gpt2"
+    )
+
+    @property
+    def resumes_itself(self) -> bool:
+        """Whether --load and --save name one folder: resume if there is a checkpoint, else start fresh."""
+        return None not in (self.load, self.save) and os.path.realpath(self.load) == os.path.realpath(self.save)

@@ -1,0 +1,55 @@
+"""The `data` section: datasets and tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contextlm.config.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens, in which order, under which tokenizer."""
+
+    data_path: tuple[str, ...] = option(
+        (),
+        "Dataset prefixes (files PREFIX.bin and PREFIX.idx): one, several, or weight prefix weight prefix ...",
+        example=("0.7", "data/a_text_document", "0.3", "data/b_text_document"),
+    )
+    split: str | None = option(
+        None,
+        "Documents of --data-path for training, validation, test: three numbers >= 0; 969,30,1 if not given.",
+        example="98,2,0",
+    )
+    train_data_path: tuple[str, ...] = option(
+        (),
+        "Training data, written like --data-path, where each split has datasets of its own.",
+        example=("data/train_text_document",),
+    )
+    valid_data_path: tuple[str, ...] = option(
+        (), "Validation data, beside --train-data-path.", example=("data/valid_text_document",)
+    )
+    test_data_path: tuple[str, ...] = option(
+        (), "Test data, beside --train-data-path.", example=("data/test_text_document",)
+    )
+    tokenizer_type: str | None = option(
+        None,
+        "Kind of tokenizer.",
+        choices=("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer"),
+    )
+    tokenizer_model: str | None = option(
+        None, "Tokenizer file (.model or tokenizer.json) or folder.", example="tokenizer.json"
+    )
+    eod_token: str | None = option(
+        None, "Text of the end-of-document token, where the tokenizer does not say.", example="<|endoftext|>"
+    )
+
+    @property
+    def document_split(self) -> str:
+        """Shares of the documents of `data_path`."""
+        return self.split or "969,30,1"
+
+    @property
+    def per_split(self) -> bool:
+        """Whether each split has datasets of its own."""
+        return bool(self.train_data_path or self.valid_data_path or self.test_data_path)
