@@ -31,8 +31,12 @@ REFUSED = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line")
-    parser.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]")
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH", help="files, folders, 'glob patterns', - for stdin"
+    )
+    parser.add_argument(
+        *("--json-keys", "--text-column"), nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
+    )
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX_KEY_document.bin/.idx")
     parser.add_argument("--append-eod", action="store_true", help="end every document with the EOD token")
     parser.add_argument("--tokenizer-type", required=True, choices=KINDS)
@@ -42,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-interval", type=int, default=1000, help="documents between progress lines [1000]")
     parser.add_argument(
         "--on-error",
-        choices=("stop", "skip"),
-        default="stop",
-        help="at a bad line: stop, or skip it and list it in PREFIX_rejects.jsonl [stop]",
+        choices=("raise", "skip"),
+        default="raise",
+        help="at a bad line: stop, or skip it and list it in PREFIX_rejects.jsonl [raise]",
     )
     return parser
 

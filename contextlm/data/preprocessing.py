@@ -1,6 +1,6 @@
-"""From `.jsonl` files to `PREFIX_KEY_document.bin/.idx/.json`, in constant memory.
+"""From documents to `PREFIX_KEY_document.bin/.idx/.json`, in constant memory.
 
-Lines are read in batches (`jsonl.py`), encoded here or in worker processes (`document_encoding.py`), and
+They are read in batches (`sources/`), encoded here or in worker processes (`document_encoding.py`), and
 written in their order (`indexed_writer.py`). The program is `tools/preprocess_data.py`. Neither torch nor
 megatron is imported.
 """
@@ -20,11 +20,13 @@ from pathlib import Path
 
 from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
-from contextlm.data import jsonl
-from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, Reject, encode_batch
+from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, encode_batch
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.sidecar import Sidecar
+from contextlm.data.sources.batches import read_batches
+from contextlm.data.sources.documents import Reject
+from contextlm.data.sources.units import Unit, find_units
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
@@ -37,13 +39,13 @@ class PreprocessingOptions:
     """What to tokenize, and how.
 
     Attributes:
-        inputs: `.jsonl` files, in order.
+        inputs: files, patterns, folders, `-`; see `sources/units.py`.
         output_prefix: the datasets are `{output_prefix}_{key}_document`.
         data: tokenizer type, model and EOD token.
         json_keys: keys whose texts become a dataset each.
         append_eod: end each document that is not empty with EOD.
         workers: processes that tokenize; with 1 it happens in this one.
-        on_error: `stop` at the first line that is no document, or `skip` it and log it.
+        on_error: `raise` at the first line that is no document, or `skip` it and log it.
     """
 
     inputs: tuple[str, ...]
@@ -52,7 +54,7 @@ class PreprocessingOptions:
     json_keys: tuple[str, ...] = ("text",)
     append_eod: bool = False
     workers: int = 1
-    on_error: str = "stop"
+    on_error: str = "raise"
 
     def prefix(self, key: str) -> str:
         """Prefix of the dataset of one key."""
@@ -63,7 +65,7 @@ class PreprocessingOptions:
 class Progress:
     """How far it is; `documents` counts lines used, `tokens` and `text_bytes` are sums over the keys."""
 
-    total_bytes: int
+    total_bytes: int  # 0 where it is not known
     read_bytes: int = 0
     documents: int = 0
     tokens: int = 0
@@ -79,9 +81,10 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
         report: called after every batch.
 
     Raises:
-        UserError: bad options, a line that is no document (`on_error="stop"`), nothing left to write.
+        UserError: bad options, a line that is no document (`on_error="raise"`), nothing left to write.
     """
-    progress = Progress(_check(options))
+    units = _check(options)
+    progress = Progress(sum(unit.size for unit in units))
     began = time.perf_counter()
     tokenizer = build_tokenizer(options.data)
     if options.append_eod and tokenizer.eod is None:
@@ -93,8 +96,8 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
         writers = [
             stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size)) for key in options.json_keys
         ]
-        for batch in _encoded_batches(settings, options):
-            if batch.rejects and options.on_error == "stop":
+        for batch in _encoded_batches(settings, options, units):
+            if batch.rejects and options.on_error == "raise":
                 raise _unusable(batch.rejects[0])
             rejects += batch.rejects
             for place, (writer, texts) in enumerate(zip(writers, batch.texts, strict=True)):
@@ -121,25 +124,27 @@ def rejects_path(options: PreprocessingOptions) -> Path:
     return Path(f"{options.output_prefix}_rejects.jsonl")
 
 
-def _check(options: PreprocessingOptions) -> int:
-    """Bytes to read, once the options make sense."""
+def _check(options: PreprocessingOptions) -> list[Unit]:
+    """What to read, once the options make sense."""
     problems = []
     if options.workers < 1:
         problems.append(f"--workers {options.workers}: at least 1 is needed")
     if not options.json_keys or len(set(options.json_keys)) < len(options.json_keys):
         problems.append(f"--json-keys {' '.join(options.json_keys)}: give each key once")
     try:
-        total = jsonl.check_inputs(options.inputs)
+        units = find_units(options.inputs)
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(*problems)
-    return total
+    return units
 
 
-def _encoded_batches(settings: EncodingSettings, options: PreprocessingOptions) -> Iterator[EncodedBatch]:
+def _encoded_batches(
+    settings: EncodingSettings, options: PreprocessingOptions, units: list[Unit]
+) -> Iterator[EncodedBatch]:
     """Encoded batches in the order of the input; only a few are in memory at any time."""
-    batches = jsonl.read_batches(options.inputs)
+    batches = read_batches(units, options.json_keys)
     if options.workers == 1:
         for batch in batches:
             yield encode_batch(settings, batch)
@@ -164,7 +169,7 @@ def _encoded_batches(settings: EncodingSettings, options: PreprocessingOptions) 
 
 def _unusable(reject: Reject) -> UserError:
     return UserError(
-        f"{reject.path}:{reject.line}: {reject.reason}; mend the line, or pass --on-error skip to leave out such lines"
+        f"{reject.path}:{reject.line}: {reject.reason}; mend it, or pass --on-error skip to leave such out"
     )
 
 

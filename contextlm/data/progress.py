@@ -49,13 +49,14 @@ class ProgressDisplay:
         """Show `progress`."""
         if self._bar is not None:
             if self._task is None:
-                self._task = self._bar.add_task("", total=progress.total_bytes)
+                self._task = self._bar.add_task("", total=progress.total_bytes or None)
             self._bar.update(self._task, completed=progress.read_bytes, description=describe(progress))
         elif progress.documents >= self._next_document and time.monotonic() - self._last_line >= PLAIN_SECONDS:
             self._next_document = progress.documents + self._log_interval
             self._last_line = time.monotonic()
-            share = 100 * progress.read_bytes / max(1, progress.total_bytes)
-            print(f"{share:3.0f}% {describe(progress)}", file=self._stream, flush=True)
+            total = progress.total_bytes
+            share = f"{100 * progress.read_bytes / total:3.0f}% " if total else ""
+            print(f"{share}{describe(progress)}", file=self._stream, flush=True)
 
 
 def describe(progress: Progress) -> str:

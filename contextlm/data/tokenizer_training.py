@@ -1,4 +1,4 @@
-"""Trains a SentencePiece vocabulary on the text of `.jsonl` files.
+"""Trains a SentencePiece vocabulary on the text of documents.
 
 The settings make encoding lossless: no normalisation, spaces and newlines kept as they are, no space added in
 front, and any character outside the vocabulary falls back to its bytes. The program is
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from contextlm import atomic_files
-from contextlm.data import jsonl
-from contextlm.data.document_encoding import UnusableLine, texts_of_line
+from contextlm.data.sources.batches import read_batches
+from contextlm.data.sources.documents import Reject
+from contextlm.data.sources.units import Unit, find_units
 from contextlm.errors import UserError
 
 MODEL_TYPES = ("unigram", "bpe")
@@ -48,7 +49,7 @@ def train_sentencepiece(
     if model_type not in MODEL_TYPES:
         problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
     try:
-        jsonl.check_inputs(inputs)
+        units = find_units(inputs)
     except UserError as error:
         problems += error.problems
     if problems:
@@ -57,7 +58,7 @@ def train_sentencepiece(
     failures: list[UserError] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(inputs, json_key, failures),
+            sentence_iterator=_sentences(units, json_key, failures),
             model_writer=model,
             model_type=model_type,
             vocab_size=vocab_size,
@@ -86,31 +87,28 @@ def train_sentencepiece(
     return path
 
 
-def _sentences(inputs: Sequence[str], json_key: str, failures: list[UserError]) -> Iterator[str]:
+def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> Iterator[str]:
     """Lines of text, newlines kept, cut so that none is dropped for its length.
 
     The library turns an exception in here into a RuntimeError of its own, so it is also kept in `failures`.
     """
     found = False
     try:
-        for text in _texts(inputs, json_key):
+        for text in _texts(units, json_key):
             for sentence in text.splitlines(keepends=True):
                 for start in range(0, len(sentence), SENTENCE_CHARACTERS):
                     found = True
                     yield sentence[start : start + SENTENCE_CHARACTERS]
         if not found:
-            raise UserError(f"--input {' '.join(inputs)}: there is no text in it")
+            raise UserError(f"--input {' '.join(unit.path for unit in units)}: there is no text in it")
     except UserError as error:
         failures.append(error)
         raise
 
 
-def _texts(inputs: Sequence[str], json_key: str) -> Iterator[str]:
-    for batch in jsonl.read_batches(inputs):
-        for number, line in enumerate(batch.lines, batch.first_line):
-            if line.isspace():
-                continue
-            try:
-                yield from texts_of_line(line, json_key)
-            except UnusableLine as error:
-                raise UserError(f"{batch.path}:{number}: {error}; mend or remove the line") from None
+def _texts(units: list[Unit], json_key: str) -> Iterator[str]:
+    for batch in read_batches(units, [json_key]):
+        for item in batch.documents():
+            if isinstance(item, Reject):
+                raise UserError(f"{item.path}:{item.line}: {item.reason}; mend or remove it")
+            yield from item.texts[0]

@@ -122,7 +122,7 @@ def test_several_inputs_and_keys(tmp_path: Path, preprocess_main) -> None:
         ('["text"]', "a JSON object is expected, not a list"),
         ('{"text": "\\ud800"}', "lone surrogate"),
         ('{"text": ' + "[" * 100_000, "not readable JSON"),
-        ('{"text": ' + "1" * 10_000 + "}", "not readable JSON"),
+        ('{"text": ' + "1" * 10_000 + "}", "'text' is a number, not text"),
     ],
 )
 def test_bad_line_stops_or_is_skipped(tmp_path: Path, preprocess_main, line: str, reason: str) -> None:
@@ -147,9 +147,10 @@ def test_bytes_that_are_not_utf8(tmp_path: Path, preprocess_main) -> None:
 
 def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlm.config.schema import DataConfig
-    from contextlm.data import jsonl
+    from contextlm.data.sources import batches, streams
 
-    monkeypatch.setattr(jsonl, "BATCH_BYTES", 200)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(batches.read_batches, "__defaults__", (200,))
     corpus = write_lines(tmp_path / "c.jsonl", *[{"text": f"document {i} " * (i % 7)} for i in range(200)])
     for workers in (1, 2):
         options = PreprocessingOptions(
@@ -170,13 +171,13 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_bad_options_are_reported_together(tmp_path: Path, preprocess_main) -> None:
     status, _, err = preprocess_main(
-        *("--input", "none.jsonl", "a.parquet", "-", "--output-prefix", tmp_path / "x"),
+        *("--input", "none.jsonl", "a.csv", "--output-prefix", tmp_path / "x"),
         *("--workers", "0", "--json-keys", "a", "a"),
     )
     assert status == 1
-    for part in ("--workers 0", "--json-keys a a", "none.jsonl: no such file", ".parquet files", "stdin"):
+    for part in ("--workers 0", "--json-keys a a", "none.jsonl: no such file", "a.csv: no such file"):
         assert part in err
-    assert len(err.splitlines()) == 5 and all(row.startswith("error: ") for row in err.splitlines())
+    assert len(err.splitlines()) == 4 and all(row.startswith("error: ") for row in err.splitlines())
 
 
 @pytest.mark.parametrize("flag", ["--split-sentences", "--partitions=4", "--keep-newlines"])

@@ -1,0 +1,166 @@
+"""JSON lines: one object per line, `.jsonl`, `.json`, `.ndjson`.
+
+Reading only cuts blocks at line ends; parsing happens where `Lines.documents` is called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from contextlm.data.sources.documents import (
+    MAX_DOCUMENT_BYTES,
+    Document,
+    Place,
+    Reject,
+    Unusable,
+    kind_of,
+    texts_of,
+)
+from contextlm.data.sources.streams import Damaged, read_blocks
+from contextlm.data.sources.units import Unit
+
+# Above as many brackets `json`, whose depth of nesting is limited, decides alone what is readable.
+NESTING = 200
+TOO_LONG = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MiB"
+# Numbers are never text, so their value does not matter; `int` refuses more than 4300 digits.
+_DECODER = json.JSONDecoder(parse_int=float)
+
+
+class Lines(NamedTuple):
+    """Whole lines of a file.
+
+    Attributes:
+        place: where the first of them begins.
+        raw: their bytes.
+        num_bytes: bytes of the file that were read for them.
+    """
+
+    place: Place
+    raw: bytes
+    num_bytes: int
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes."""
+        return len(self.raw)
+
+    def documents(self, keys: Sequence[str]) -> Iterator[Document | Reject]:
+        """A document or a reject for each line that is not blank."""
+        path, first, offset = self.place
+        for number, line in enumerate(self.raw.split(b"\n"), first):
+            if line and not line.isspace():
+                place = Place(path, number, offset)
+                try:
+                    yield Document(place, texts_of(parse(line), keys))
+                except Unusable as error:
+                    yield place.reject(str(error))
+
+
+class Unread(NamedTuple):
+    """What was passed over: a line that is too long, or the rest of a damaged file.
+
+    Attributes:
+        place: where it begins.
+        reason: why.
+        num_bytes: bytes of the file that were read for it.
+        cut: the line that the damage cut off; it may be whole.
+    """
+
+    place: Place
+    reason: str
+    num_bytes: int
+    cut: bytes = b""
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes."""
+        return len(self.cut)
+
+    def documents(self, keys: Sequence[str]) -> Iterator[Document | Reject]:
+        """One reject, after the document of the line before it, if that is whole."""
+        place = self.place
+        for item in Lines(place, self.cut, 0).documents(keys):
+            if isinstance(item, Document):
+                yield item
+                place = place._replace(number=place.number + 1)
+        yield place.reject(self.reason)
+
+
+def read_lines(unit: Unit) -> Iterator[Lines | Unread]:
+    """The lines of a unit in pieces of about `BLOCK_BYTES`; a long line makes a long piece."""
+    place = Place(unit.path, 1, unit.start)
+    parts: list[bytes] = []  # of the line that goes on in the next block
+    size = num_bytes = 0  # of that line, and read since the last piece
+    try:
+        for block in read_blocks(unit):
+            num_bytes += block.num_bytes
+            data = block.data
+            end = data.find(b"\n") + 1
+            if size + (end or len(data)) > MAX_DOCUMENT_BYTES:
+                parts.clear()
+                size += end or len(data)
+                if not end:
+                    continue
+                yield Unread(place, TOO_LONG, num_bytes)
+                place, data = place._replace(number=place.number + 1), data[end:]
+                size = num_bytes = 0
+            if cut := data.rfind(b"\n") + 1:
+                raw = b"".join([*parts, data[:cut]])
+                yield Lines(place, raw, num_bytes)
+                place, data = place._replace(number=place.number + raw.count(b"\n")), data[cut:]
+                parts, size, num_bytes = [], 0, 0
+            parts.append(data)
+            size += len(data)
+    except Damaged as error:
+        yield Unread(place, str(error), num_bytes, b"".join(parts))
+    else:
+        if size > MAX_DOCUMENT_BYTES:
+            yield Unread(place, TOO_LONG, num_bytes)
+        elif size or num_bytes:
+            yield Lines(place, b"".join(parts), num_bytes)
+
+
+def parse(line: bytes) -> Mapping[str, Any]:
+    """The object of a line; the same whether orjson is installed or not.
+
+    Raises:
+        Unusable: it is no JSON object.
+    """
+    fast = _orjson_loads()
+    record = None
+    if fast is not None and line.count(b"[") + line.count(b"{") < NESTING:
+        try:
+            record = fast(line)
+        except ValueError:
+            pass  # `json` has the last word: it reads NaN, lone surrogates outside the text, a byte order mark.
+    if record is None:
+        record = _parse_slowly(line)
+    if not isinstance(record, dict):
+        raise Unusable(f"a JSON object is expected, not {kind_of(record)}")
+    return record
+
+
+def _parse_slowly(line: bytes) -> Any:
+    try:
+        return _DECODER.decode(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise Unusable(f"not valid UTF-8 (byte {error.start} of the line)") from None
+    except json.JSONDecodeError as error:
+        hint = ""
+        if line.strip() in (b"{", b"["):
+            hint = "; one object per line is expected: `jq -c .` writes them so, `jq -c .[]` the objects of a list"
+        raise Unusable(f"not valid JSON ({error.msg} at column {error.colno}){hint}") from None
+    except RecursionError:
+        raise Unusable("not readable JSON (nested too deeply)") from None
+
+
+@lru_cache(maxsize=1)
+def _orjson_loads() -> Callable[[bytes], Any] | None:
+    try:
+        import orjson
+    except ImportError:
+        return None
+    return orjson.loads
