@@ -40,6 +40,8 @@ def build_transformer_config(config: Config) -> TransformerConfig:
         # Between two stages that exchange two chunks, batched sends cross and gradients are silently wrong.
         overlap_p2p_comm=interleaved,
         batch_p2p_comm=not interleaved,
+        # It has the host wait for the device at each exchange, against a fault of a PyTorch older than ours.
+        batch_p2p_sync=False,
         pipeline_dtype=dtype,
         params_dtype=dtype,
         bf16=training.bf16,

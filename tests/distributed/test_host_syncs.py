@@ -1,7 +1,6 @@
 """Between log lines the host never waits for the device; in fp16 once an iteration, for the overflow.
 
-Counted on the CPU, where nothing waits: what would make the host wait for a GPU. tests/gpu asks CUDA itself. A pipeline
-does wait, with each exchange between its stages: megatron-core's guard of batched sends (`batch_p2p_sync`).
+Counted on the CPU, where nothing waits: what would make the host wait for a GPU. tests/gpu asks CUDA itself.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ def test_the_host_runs_ahead_between_log_lines(pool: Pool, optimizer: dict, prec
     [
         pytest.param({"tensor_model_parallel_size": 2, "sequence_parallel": True}, id="TP2"),
         pytest.param({"overlap_grad_reduce": True, "overlap_param_gather": True}, id="DP2"),
+        pytest.param({"pipeline_model_parallel_size": 2}, id="PP2"),
     ],
 )
 def test_nor_in_a_layout(pool: Pool, layout: dict) -> None:

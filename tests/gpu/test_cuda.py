@@ -57,6 +57,16 @@ def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool, optimizer:
     assert len(planted) == 10
 
 
+@pytest.mark.parametrize("interleaved", [False, True], ids=["plain", "interleaved"])
+def test_nor_in_a_pipeline(gpu_pool: Pool, num_gpus: int, interleaved: bool) -> None:
+    if num_gpus < 2:
+        pytest.skip("two GPUs are needed")
+    values = {"pipeline_model_parallel_size": 2, "global_batch_size": 4, "bf16": True}
+    if interleaved:
+        values["num_virtual_stages_per_pipeline_rank"] = 2
+    assert gpu_pool.run(cases.waits, 2, values=values) == [[], []]
+
+
 def test_the_program_trains_and_resumes_in_bf16(num_gpus: int, data: Path, tmp_path: Path) -> None:
     if num_gpus == 0:
         pytest.skip("no CUDA device")
