@@ -42,7 +42,7 @@ class ConfigurationError(UserError):
     """Every mistake of a command line.
 
     Args:
-        output_dir: where the run would have written its `exit.json`, as far as that is known.
+        output_dir: where a run would have written its `exit.json`, as far as that is known; None where none starts.
         problems: one sentence each.
     """
 
@@ -93,7 +93,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
         bad.add("--world-size")
     problems += _not_about(bad, validate(config, world_size, dry_run=not starts))
     if problems:
-        raise ConfigurationError(config.output_dir, *problems)
+        raise ConfigurationError(config.output_dir if starts else None, *problems)
     return Invocation(config, dry_run, print_config, world_size, tuple(warnings))
 
 

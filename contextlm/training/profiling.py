@@ -32,7 +32,7 @@ class Profile:
         settings = run.config.logging
         self.iterations = range(settings.profile_step_start, settings.profile_step_end if settings.profile else 0)
         self.is_chosen = str(run.runtime.rank) in settings.profile_ranks
-        self.is_inside = False
+        self.is_inside = self.has_begun = False
         self.profiler: torch.profiler.profile | None = None
 
     def __enter__(self) -> Profile:
@@ -40,12 +40,16 @@ class Profile:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._attempt(self._finish)
+        if self.iterations and not self.has_begun and self.run.runtime.rank == 0:
+            start, end = self.iterations.start, self.iterations.stop
+            self._say(f"note: --profile: none of the iterations {start + 1} to {end} was run; see --profile-step-start")
 
     def before_iteration(self) -> None:
         """Begin or end here, if the next iteration is the first or the one after the last; then collective."""
         if (self.run.progress.iteration in self.iterations) == self.is_inside:
             return
         self.is_inside = not self.is_inside
+        self.has_begun = True
         self._attempt(self._begin if self.is_inside else self._finish)
         torch.distributed.barrier()  # else the other ranks' next iteration would wait for this one
         self.metrics.restart_clock()

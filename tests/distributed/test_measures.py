@@ -133,6 +133,13 @@ def test_the_profile_opens_and_names_ten_operations(pool: Pool, tmp_path: Path) 
 PROFILE = {"profile": True, "profile_step_start": 1, "profile_step_end": 2, "train_iters": 4, "eval_iters": 0}
 
 
+def test_a_profile_of_iterations_that_are_not_run_is_said(pool: Pool, tmp_path: Path) -> None:
+    late = {"profile_step_start": 7, "profile_step_end": 9}
+    (printed, _), (other_rank, _) = pool.run(told, 2, values=PROFILE | late | {"output_dir": str(tmp_path)})
+    assert (printed + other_rank).count("note: --profile: none of the iterations 8 to 9 was run") == 1
+    assert not list(tmp_path.glob("*trace*"))
+
+
 @pytest.mark.parametrize("work", [PROFILE, PROFILE | {"profile": False, "check_replicas_interval": 1}])
 def test_what_happens_between_iterations_is_not_their_time(pool: Pool, tmp_path: Path, work: dict) -> None:
     ((*times,),) = pool.run(elapsed_beside_slow_work, 1, values=work | {"log_interval": 2, "output_dir": str(tmp_path)})

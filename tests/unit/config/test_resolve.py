@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contextlm.config import parse
+from contextlm.config.resolve import ConfigurationError
 from contextlm.errors import UserError
 
 
@@ -32,3 +35,13 @@ def test_world_size():
     assert parse(["--dry-run"], {}).dry_run is True
     assert "is not accepted; give a whole number" in problems_of("--dry-run --world-size two")[0]
     assert "only with --dry-run" in problems_of("--world-size 2")[0]
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--print-config"])
+def test_what_starts_no_run_leaves_no_record_of_its_end(option: str, tmp_path: Path) -> None:
+    wrong = ["--model", "gpt2-tiny", "--num-layers", "0", "--output-dir", str(tmp_path), "--data-path", "x"]
+    with pytest.raises(ConfigurationError) as run:
+        parse(wrong)
+    with pytest.raises(ConfigurationError) as described:
+        parse([*wrong, option])
+    assert run.value.output_dir == str(tmp_path) and described.value.output_dir is None
