@@ -157,7 +157,8 @@ def test_each_split_may_have_datasets_of_its_own(write) -> None:
     assert isinstance(own.validation, BlendedSamples) and own.validation_sets == {}
     assert build_own(valid_data_path=(b,)).train is None  # enough to evaluate
     small = write("small", documents=1, length=5)
-    assert "small: its test split (--test-data-path) has 5 tokens" in build_own(test_data_path=(small,)).notes[0]
+    with pytest.raises(UserError, match="small: its test split .--test-data-path. has 5 tokens"):
+        build_own(train_data_path=(a,), test_data_path=(small,))
     with pytest.raises(UserError, match="small: its training split .--train-data-path. has 5 tokens"):
         build_own(train_data_path=(small,))
     with pytest.raises(UserError, match="^--valid-data-path .*none: no such dataset"):
