@@ -197,6 +197,8 @@ def _read_header(prefix: str) -> tuple[np.dtype, int, int]:
     found = Path(path).stat().st_size
     with open(path, "rb") as stream:
         header = stream.read(layout.HEADER.size)
+    if not header:
+        raise UserError(f"{path} is empty; copy it again or run tools/preprocess_data.py again")
     if not header.startswith(layout.MAGIC):
         raise UserError(f"{path} is not a Megatron index: it does not begin with MMIDIDX")
     if len(header) < layout.HEADER.size:
