@@ -152,3 +152,12 @@ def test_a_file_that_is_not_there_or_no_text() -> None:
     Path("binary.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UserError, match="is no UTF-8 text; give a YAML file"):
         read_data_config("binary.yaml")
+
+
+def test_the_example_is_a_blend() -> None:
+    example = Path(__file__).parents[3] / "examples" / "blend.yaml"
+    found = read_data_config(str(example))
+    assert found["split"] == "98,2,0" and len(found["data_path"]) == 6
+    per_split = [line[2:] for line in example.read_text().split("to its size.\n#\n")[1].splitlines()]
+    Path("own.yaml").write_text("\n".join(per_split))
+    assert set(read_data_config("own.yaml")) == {"train_data_path", "valid_data_path", "test_data_path"}

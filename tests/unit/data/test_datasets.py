@@ -101,9 +101,18 @@ def test_ids_outside_the_vocabulary_are_found_without_a_sidecar(tmp_path: Path, 
             writer.add_document([1] * 50 + [last])
     with pytest.raises(UserError, match="token id 600 is outside the vocabulary of 257"):
         build(str(tmp_path / "a"), split="1,0,0")
-    # Above the limit only the two ends are read.
+    # Above the limit pieces are read: here the two ends, or five of two tokens each, from tokens 0, 37, 75, 113 and 151.
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 40)
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 2)
+    samples = build(str(tmp_path / "a"), split="1,0,0").train
+    with pytest.raises(UserError, match="sample [0-9]+ holds token id 600, outside the vocabulary of 257"):
+        documents_of(samples)
+    monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 20)
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 5)
     assert build(str(tmp_path / "a"), split="1,0,0").train is not None
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 4)  # from tokens 0, 50, 100 and 151
+    with pytest.raises(UserError, match="token id 600 is outside"):
+        build(str(tmp_path / "a"), split="1,0,0")
     monkeypatch.setattr(dataset_checks, "SCAN_CHUNK_TOKENS", 7)
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 1 << 20)
     with pytest.raises(UserError, match="token id 600"):
@@ -128,6 +137,22 @@ def test_sidecar_is_compared_with_the_run_and_the_files(write) -> None:
         build(prefix)
     Path(f"{prefix}.json").write_text('{"tokens": 1}')
     with pytest.raises(UserError, match="does not describe the dataset"):
+        build(prefix)
+
+
+def test_a_sidecar_is_not_trusted_further_than_the_first_sample(write) -> None:
+    """Sizes and index are as it says, the tokens are others: found where it is read, and named."""
+    prefix = write("a")
+    sidecar_of(prefix).write(prefix)
+    content = bytearray(Path(f"{prefix}.bin").read_bytes())
+    content[1000:1002] = (60_000).to_bytes(2, "little")
+    Path(f"{prefix}.bin").write_bytes(content)
+    samples = build(prefix, split="1,0,0").train
+    with pytest.raises(UserError, match="a: sample [0-9]+ holds token id 60000, outside the vocabulary of 257"):
+        documents_of(samples)
+    # A file that is longer or shorter is no longer the sidecar's.
+    Path(f"{prefix}.bin").write_bytes(content + b"..")
+    with pytest.raises(UserError, match="longer than its index says"):
         build(prefix)
 
 
