@@ -31,7 +31,9 @@ def build(config: Config, world_size: int | None) -> str:
     if problems := missing_data(config):
         raise UserError(*problems)
     if config.training.global_batch_size is None and world_size is None:
-        raise UserError("--global-batch-size: missing, so the samples of the run are not known; give it or --world-size")
+        raise UserError(
+            "--global-batch-size: missing, so the samples of the run are not known; give it or --world-size"
+        )
     processes = world_size or config.parallel.model_parallel_size
     datasets = build_datasets(config, build_tokenizer(config.data) if config.data.tokenizer_type else None)
     samples = samples_after(config, processes, num_iterations(config, processes))

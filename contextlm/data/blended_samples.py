@@ -85,7 +85,9 @@ class BlendedSamples:
     def parts(self, n: int) -> list[Part]:
         """The datasets, and what each gives to the first n samples."""
         total = sum(self.weights)
-        parts = [part for source, count in zip(self.sources, self.counts(n), strict=True) for part in source.parts(count)]
+        parts = [
+            part for source, count in zip(self.sources, self.counts(n), strict=True) for part in source.parts(count)
+        ]
         return [part._replace(share=weight / total) for part, weight in zip(parts, self.weights, strict=True)]
 
     def prepare(self, begin: int, end: int) -> None:

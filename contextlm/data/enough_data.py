@@ -48,9 +48,9 @@ def less_than_a_pass(
     ranks, length = config.data_parallel_size(world_size), config.model.seq_length
     needed = config.training.micro_batch_size * ranks
     return [
-        f"{splits[split].flag}: one pass of {name} has {samples.samples_per_epoch * length + 1:,} tokens, {needed} samples of "
-        f"--seq-length {length} need {needed * length + 1:,}, one micro-batch for each of {ranks} data-parallel rank(s): "
-        "add documents, or use a smaller --micro-batch-size or --seq-length"
+        f"{splits[split].flag}: one pass of {name} has {samples.samples_per_epoch * length + 1:,} tokens, {needed} "
+        f"samples of --seq-length {length} need {needed * length + 1:,}, one micro-batch for each of {ranks} "
+        "data-parallel rank(s): add documents, or use a smaller --micro-batch-size or --seq-length"
         for split, named in sets.items()
         if is_needed(split, config)
         for name, samples in named.items()

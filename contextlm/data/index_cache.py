@@ -1,8 +1,8 @@
 """Arrays that follow from a dataset, built once per file system and mapped by every process that needs them.
 
-Each is a `.npy` file, named by a sha256 of what decides it and followed by the crc32 of its bytes. A file appears under
-its name only when it is complete; one that is damaged is built again; what is small, or cannot be kept, stays in memory.
-Who builds: `build_lock.py`. What: `sample_index.py`, `indexed.py`. The folder may be removed at any time.
+Each is a `.npy` file, named by a sha256 of what decides it and followed by the crc32 of its bytes. A file appears
+under its name only when it is complete; one that is damaged is built again; what is small, or cannot be kept, stays in
+memory. Who builds: `build_lock.py`. What: `sample_index.py`, `indexed.py`. The folder may be removed at any time.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class IndexCache:
             return self._kept(about, list(zip(paths, arrays, strict=True)), build)
         except (OSError, Damaged) as error:
             cause = getattr(error, "strerror", None) or error
-            self._say(f"index cache: {about} stays in memory: {self.folder}: {cause}")
+            self._say_once_a_host(f"index cache: {about} stays in memory: {self.folder}: {cause}")
             return list(build(_silent))
 
     def _kept(self, about: str, files: Sequence[tuple[Path, Array]], build: Build) -> list[np.ndarray]:
@@ -121,10 +121,15 @@ class IndexCache:
                 if is_mine:
                     found = _sound(files)  # another may have been done just before
                     return found or self._build(f"{about}{problem}", files, build)
-            if not told and os.environ.get("RANK", "0") == "0":
-                self._say(f"index cache: waiting for another process that builds {about}")
+            if not told:
+                self._say_once_a_host(f"index cache: waiting for another process that builds {about}")
                 told = True
             build_lock.wait(lock)
+
+    def _say_once_a_host(self, line: str) -> None:
+        """What all processes of a host have to say is said by the first of them."""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            self._say(line)
 
     def _build(self, about: str, files: Sequence[tuple[Path, Array]], build: Build) -> list[np.ndarray]:
         began = time.monotonic()

@@ -90,7 +90,9 @@ class IndexedDataset:
             lengths = self.lengths[begin : begin + _CHECKED_AT_ONCE]
             ends = num_tokens + np.cumsum(lengths, dtype=np.int64)
             their_offsets = offsets[begin : begin + _CHECKED_AT_ONCE]
-            sound = sound and lengths.min() >= 0 and np.array_equal(their_offsets, (ends - lengths) * self.dtype.itemsize)
+            sound = (
+                sound and lengths.min() >= 0 and np.array_equal(their_offsets, (ends - lengths) * self.dtype.itemsize)
+            )
             num_tokens = int(ends[-1])
         if not sound:
             raise UserError(f"{self.prefix}.idx is damaged: its tables contradict each other; make the dataset again")

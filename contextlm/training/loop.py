@@ -47,7 +47,7 @@ def pretrain(config: Config) -> int:
 
 
 def _first_samples(config: Config) -> range:
-    """The training sample with which a run begins, after those that its checkpoint has consumed; none if it trains not."""
+    """The training sample with which a run begins, after those that its checkpoint consumed; none without training."""
     given = config.checkpoint
     if config.training.skip_train:
         return range(0)

@@ -121,8 +121,8 @@ def test_all_mistakes_at_once() -> None:
         config(text, "--data-path", "data/a", "--test-data-path", "data/b", "--num-layers", "0")
     said = "\n".join(error.value.problems)
     for piece in (
-        "--data-path is given too", "--test-data-path is given too", "entry 1: weight -1", "entry 2: path: 3", "entry 3",
-        "train: {} is no list", "split: 5", "seed: unknown key", "datasets and train", "--num-layers: 0",
+        "--data-path is given too", "--test-data-path is given too", "entry 1: weight -1", "entry 2: path: 3",
+        "entry 3", "train: {} is no list", "split: 5", "seed: unknown key", "datasets and train", "--num-layers: 0",
     ):  # fmt: skip
         assert piece in said, (piece, said)
 

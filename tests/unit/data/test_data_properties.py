@@ -1,4 +1,4 @@
-"""For any datasets: splits share out the documents, batches are the same whoever reads them, a cache changes nothing."""
+"""For any datasets: splits share out the documents, layouts, batch sizes, stops and caches change nothing."""
 
 from __future__ import annotations
 

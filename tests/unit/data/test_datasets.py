@@ -101,7 +101,7 @@ def test_ids_outside_the_vocabulary_are_found_without_a_sidecar(tmp_path: Path, 
             writer.add_document([1] * 50 + [last])
     with pytest.raises(UserError, match="token id 600 is outside the vocabulary of 257"):
         build(str(tmp_path / "a"), split="1,0,0")
-    # Above the limit pieces are read: here the two ends, or five of two tokens each, from tokens 0, 37, 75, 113 and 151.
+    # Above the limit pieces are read: here the two ends, or five of two tokens, from tokens 0, 37, 75, 113 and 151.
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 40)
     monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 2)
     samples = build(str(tmp_path / "a"), split="1,0,0").train
@@ -204,10 +204,10 @@ def test_each_split_may_have_datasets_of_its_own(write) -> None:
 def test_an_evaluation_that_was_asked_for_needs_a_sample(write, values: dict, message: str | None) -> None:
     a, paths = write("a"), {name: (write(values[name], 1, 5),) for name in values if name.endswith("_data_path")}
     own = {"train_data_path": (a,), **paths} if paths else {"data_path": (a,), "split": values["split"]}
-    training = {name: value for name, value in values.items() if name in ("full_validation", "skip_train", "eval_iters")}
-    config = Config(
-        data=DataConfig(**own), model=ModelConfig(seq_length=30), training=TrainingConfig(**training)
-    )
+    training = {
+        name: value for name, value in values.items() if name in ("full_validation", "skip_train", "eval_iters")
+    }
+    config = Config(data=DataConfig(**own), model=ModelConfig(seq_length=30), training=TrainingConfig(**training))
     if message is None:
         assert len(build_datasets(config, ByteTokenizer()).notes) == 1
     else:
@@ -230,8 +230,8 @@ def test_an_evaluation_that_was_asked_for_needs_a_micro_batch_of_each_rank(write
     with pytest.raises(UserError) as error:
         build_for(4, several=True)
     assert error.value.problems == (
-        "--valid-data-path: one pass of c has 57 tokens, 8 samples of --seq-length 8 need 65, one micro-batch for each of 4 "
-        "data-parallel rank(s): add documents, or use a smaller --micro-batch-size or --seq-length",
+        "--valid-data-path: one pass of c has 57 tokens, 8 samples of --seq-length 8 need 65, one micro-batch for each "
+        "of 4 data-parallel rank(s): add documents, or use a smaller --micro-batch-size or --seq-length",
     )
     with pytest.raises(UserError, match="one pass of validation has 129 tokens, 20 samples of --seq-length 8 need 161"):
         build_for(10, several=False)
