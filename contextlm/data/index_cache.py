@@ -158,20 +158,20 @@ def _sound(files: Sequence[tuple[Path, Array]]) -> list[np.ndarray] | None:
 
 def _load(path: Path, array: Array) -> np.ndarray:
     """Map a file, after all of it was read once. Raises Damaged, OSError."""
+    check, trailer = 0, len(_trailer(0))
+    with open(path, "rb") as stream:
+        left = path.stat().st_size - trailer
+        while left > 0 and (block := stream.read(min(_CHECK_BYTES, left))):
+            check, left = zlib.crc32(block, check), left - len(block)
+        if left or stream.read() != _trailer(check):
+            raise Damaged(f"{path} is damaged: its checksum is not that of its bytes")
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise Damaged(f"{path} is damaged: {error}") from None
-    if not array.fits(values):
-        raise Damaged(f"{path} is damaged: {values.dtype} {values.shape}, not {array.dtype} ({array.length},)")
-    check = 0
-    with open(path, "rb") as stream:
-        left = values.offset + values.nbytes
-        while block := stream.read(min(_CHECK_BYTES, left)):
-            check, left = zlib.crc32(block, check), left - len(block)
-        ends_well = stream.read() == _trailer(check)
-    if left or not ends_well or not 0 <= int(values.min()) <= int(values.max()) < array.limit:
-        raise Damaged(f"{path} is damaged: its checksum or its values are wrong")
+    ends_well = values.ndim == 1 and values.offset + values.nbytes + trailer == path.stat().st_size
+    if not (ends_well and array.fits(values) and 0 <= int(values.min()) <= int(values.max()) < array.limit):
+        raise Damaged(f"{path} is damaged: it does not hold what it should, {array}")
     return values.view(np.ndarray)
 
 

@@ -124,6 +124,18 @@ def test_what_is_damaged_is_built_again_and_one_line_says_so(tiny, tmp_path: Pat
     assert third.built == 0
 
 
+def test_no_byte_may_be_another(tiny, tmp_path: Path) -> None:
+    """Of the header neither, whose parser raises what it likes."""
+    Numbers(tmp_path).get()
+    (file,) = tmp_path.iterdir()
+    sound = file.read_bytes()
+    for place in [*range(140), *range(140, len(sound) - 20, 37), *range(len(sound) - 20, len(sound))]:
+        for byte in {0, 255, sound[place] ^ 1, ord("("), ord("'"), ord("\n")} - {sound[place]}:
+            file.write_bytes(sound[:place] + bytes([byte]) + sound[place + 1 :])
+            with pytest.raises(index_cache.Damaged):
+                index_cache._load(file, ARRAY)
+
+
 def test_what_cannot_be_kept_stays_in_memory(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
