@@ -171,7 +171,7 @@ def builders(count: int, *words: str) -> list[dict]:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("go\n")
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count
     return [json.loads(output) for output in outputs]
 
@@ -197,7 +197,7 @@ def test_without_the_lock_more_than_one_builds_and_still_none_is_wrong(make_data
     expected = digest(EpochSamples(dataset, slice(None), SEQ_LENGTH, SEED))
     found = builders(4, dataset.prefix, str(tmp_path / "cache"), "no-lock")
     assert {one["digest"] for one in found} == {expected}
-    assert sum("building the sample order" in line for one in found for line in one["said"]) > 2
+    assert sum("building" in line and "epoch 1 " in line for one in found for line in one["said"]) > 1
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix != ".npy"] == []
 
 
