@@ -76,7 +76,9 @@ def evaluate(options: argparse.Namespace) -> dict[str, object]:
         data = dataclasses.replace(
             model.config.data, **{key: value for key, value in given.items() if value is not None}
         )
-        datasets = build_datasets(dataclasses.replace(model.config, data=data), model.tokenizer)
+        # One split is read here; that others hold enough was asked for by the training.
+        training = dataclasses.replace(model.config.training, skip_train=True, full_validation=False, eval_iters=0)
+        datasets = build_datasets(dataclasses.replace(model.config, data=data, training=training), model.tokenizer)
         name = SPLITS[options.use_split]
         samples = datasets.train if name == "training" else getattr(datasets, name)
         if samples is None:

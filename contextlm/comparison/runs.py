@@ -32,7 +32,7 @@ from contextlm.training.checkpoint_folder import TRACKER
 # is evaluated besides.
 _FREE = {field.name for field in dataclasses.fields(LoggingConfig)} | {
     "save_interval", "distrib_optim_fully_reshardable_mem_efficient", "eval_interval", "eval_context_zeroed",
-    "check_replicas_interval",
+    "check_replicas_interval", "data_cache_path",
 }  # fmt: skip
 
 

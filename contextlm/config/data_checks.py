@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlm.config.blend import is_number
+from contextlm.config.blend import is_number, parse_split
 from contextlm.config.schema import Config, DataConfig
 from contextlm.config.split_data import own_paths
+from contextlm.errors import UserError
 
 
 def split_problems(config: Config) -> list[str]:
@@ -60,8 +61,21 @@ def _evaluation(config: Config) -> list[str]:
     training, problems = config.training, []
     if training.full_validation and training.eval_iters == 0:
         problems.append("--full-validation: --eval-iters 0 asks for no evaluation; drop one of the two")
+    if training.full_validation and (origin := _no_validation(config.data)):
+        problems.append(f"--full-validation: {origin}; give validation data, or drop it")
     if training.skip_train and training.eval_iters == 0 and not training.full_validation:
         problems.append("--skip-train: only evaluates, and --eval-iters 0 asks for none; drop one of the two")
     if training.skip_train and config.checkpoint.load is None:
         problems.append("--skip-train: evaluates a checkpoint, but none is given; add --load FOLDER")
     return problems
+
+
+def _no_validation(data: DataConfig) -> str | None:
+    """Why there are no validation data at all, if there are others."""
+    if data.per_split:
+        return None if data.valid_data_path or data.data_path else "--valid-data-path is missing"
+    try:
+        empty = bool(data.data_path) and parse_split(data.document_split)[1] == 0
+    except UserError:
+        return None  # told by the checks of --split
+    return f"--split {data.document_split} leaves nothing for validation" if empty else None

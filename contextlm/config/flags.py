@@ -25,6 +25,7 @@ PROGRAM_FLAGS: Mapping[str, str | None] = {
     "model": "contextlm-gpt2-124m",
     "config": "run.yaml",
     "data-args-path": "blend.txt",
+    "data-config": "blend.yaml",
     "dry-run": None,
     "print-config": None,
     "world-size": "8",

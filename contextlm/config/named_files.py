@@ -61,6 +61,7 @@ def folder_problems(config: Config) -> list[str]:
     folders = {
         "--save": config.checkpoint.save,
         "--output-dir": config.logging.output_dir,
+        "--data-cache-path": config.data.data_cache_path,
         "--tensorboard-dir": config.logging.tensorboard_dir,
         "--wandb-save-dir": config.logging.wandb_save_dir,
     }

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contextlm.config.blend import read_blend
+from contextlm.config.data_words import with_data_file
 from contextlm.config.fields import Field, all_fields, build
 from contextlm.config.flags import FlagReading, read_flags
 from contextlm.config.help import help_text
@@ -121,7 +121,11 @@ def _resolve(
     values.update(reading.values)
     bad.update(reading.bad)
     bad.difference_update(reading.values)
-    for field_name, raw in _with_blend(flags, bad, problems).items():
+    given = with_data_file(flags, problems)
+    for field_name in given.replaced:
+        values.pop(field_name, None)
+    bad = (bad - (given.replaced - flags.bad)) | given.bad
+    for field_name, raw in given.fields.items():
         field = fields[field_name]
         bad.discard(field_name)
         try:
@@ -131,22 +135,6 @@ def _resolve(
             bad.add(field_name)
     preset_name = name if isinstance(name, str) else None
     return build(values, preset_name), {fields[field_name].flag for field_name in bad}
-
-
-def _with_blend(flags: FlagReading, bad: set[str], problems: list[str]) -> Mapping[str, Any]:
-    """The fields of the command line, the words of `--data-args-path` as those of `--data-path`."""
-    path = flags.program.get("data-args-path")
-    if not isinstance(path, str):
-        return flags.fields
-    if "data_path" in flags.fields:
-        problems.append(f"--data-args-path {path}: --data-path is given too; keep one of the two")
-        return flags.fields
-    try:
-        return {**flags.fields, "data_path": read_blend(path)}
-    except UserError as error:
-        problems += error.problems
-        bad.add("data_path")
-        return flags.fields
 
 
 def _world_size(flags: FlagReading, environ: Mapping[str, str], starts: bool, problems: list[str]) -> int | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from contextlm.data.samples import EpochSamples
+from contextlm.data.samples import EpochSamples, Part
 
 
 class _Node(NamedTuple):
@@ -81,6 +81,19 @@ class BlendedSamples:
             raise IndexError(f"sample {n}")
         source, place = self.locate(n)
         return self.sources[source].sample(place)
+
+    def parts(self, n: int) -> list[Part]:
+        """The datasets, and what each gives to the first n samples."""
+        total = sum(self.weights)
+        parts = [
+            part for source, count in zip(self.sources, self.counts(n), strict=True) for part in source.parts(count)
+        ]
+        return [part._replace(share=weight / total) for part, weight in zip(parts, self.weights, strict=True)]
+
+    def prepare(self, begin: int, end: int) -> None:
+        """Build what the caches lack for samples `begin` to `end - 1`."""
+        for source, *places in zip(self.sources, self.counts(begin), self.counts(end), strict=True):
+            source.prepare(*places)
 
     def _one_pass(self) -> int:
         sizes = [source.samples_per_epoch for source in self.sources]

@@ -11,6 +11,7 @@ from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 
 SCAN_LIMIT_BYTES = 2 << 30
+SCAN_PIECES = 64
 SCAN_CHUNK_TOKENS = 1 << 24
 
 
@@ -50,12 +51,16 @@ def _check_sidecar(dataset: IndexedDataset, tokenizer: Tokenizer, sidecar: Sidec
 
 
 def _scan(dataset: IndexedDataset) -> tuple[int, int]:
-    """Smallest and largest id; of a dataset above `SCAN_LIMIT_BYTES` in its two ends only."""
+    """Smallest and largest id; of a dataset above `SCAN_LIMIT_BYTES` in pieces of it, both ends among them.
+
+    What lies between is looked at when it is read (`samples.py`).
+    """
     limit = SCAN_LIMIT_BYTES // dataset.dtype.itemsize
-    if dataset.num_tokens <= limit:
-        spans = [(0, dataset.num_tokens)]
-    else:
-        spans = [(0, limit // 2), (dataset.num_tokens - limit // 2, dataset.num_tokens)]
+    spans = [(0, dataset.num_tokens)]
+    if dataset.num_tokens > limit:
+        size = limit // SCAN_PIECES
+        begins = [place * (dataset.num_tokens - size) // (SCAN_PIECES - 1) for place in range(SCAN_PIECES)]
+        spans = [(begin, begin + size) for begin in begins]
     low, high = 0, -1
     for begin, end in spans:
         for start in range(begin, end, SCAN_CHUNK_TOKENS):

@@ -17,6 +17,8 @@ from contextlm.config.schema import Config
 from contextlm.config.split_data import SPLITS, SplitData, split_data
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.dataset_checks import check_dataset
+from contextlm.data.enough_data import is_needed, less_than_a_pass, less_than_a_sample
+from contextlm.data.index_cache import IndexCache
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.samples import EpochSamples
 from contextlm.data.tokenizer_interface import Tokenizer
@@ -46,34 +48,52 @@ class Datasets:
     evaluation_fingerprint: str | None = None
     validation_sets: Mapping[str, EpochSamples] = field(default_factory=dict)
 
+    def prepare(self, training: range) -> None:
+        """Build what the index caches lack for these training samples, and for evaluation."""
+        if self.train is not None and training:
+            self.train.prepare(training.start, training.stop)
+        for samples in (self.validation, self.test):
+            if samples is not None:
+                samples.prepare(0, 1)
+
 
 @dataclass(frozen=True)
 class _Source:
     dataset: IndexedDataset
     weight: float | None
+    cache: IndexCache
 
 
-def build_datasets(config: Config, tokenizer: Tokenizer) -> Datasets:
+def build_datasets(config: Config, tokenizer: Tokenizer | None, world_size: int | None = None) -> Datasets:
     """Open what `--data-path` names and split it by `--split`, or take each split from its own path.
 
     Documents are split by position, as in Megatron: the first share is for training, the next for
     validation, the last for test.
 
+    Args:
+        tokenizer: of the run; without one nothing about the ids is checked.
+        world_size: processes of the run, if it is to evaluate.
+
     Raises:
-        UserError: every dataset that is missing, damaged or made with another tokenizer, or a training split
-            that holds less than one sample.
+        UserError: every dataset that is missing, damaged or made with another tokenizer, or every one that has less
+            for training, or for an evaluation that was asked for, than that needs.
     """
     splits = split_data(config.data)
-    opened = _open({split.flag: split.words for split in splits.values()}, tokenizer)
+    opened = _open({split.flag: split.words for split in splits.values()}, tokenizer, config.data.data_cache_path)
     notes: list[str] = []
     problems: list[str] = []
     found: dict[str, dict[_Source, EpochSamples]] = {}
+    vocab_size = None if tokenizer is None else tokenizer.vocab_size
     for name, split in splits.items():
-        missing = problems if name == "training" else notes
-        found[name] = _samples(opened[split.flag], name, split, config, tokenizer.vocab_size, missing)
+        missing = problems if is_needed(name, config) else notes
+        found[name] = _samples(opened[split.flag], name, split, config, vocab_size, missing)
+    train, validation, test = (_blended(found.get(name, {})) for name in SPLITS)
+    several = _named(found.get("validation", {})) if config.training.multiple_validation_sets else {}
+    if world_size is not None:
+        sets = {"validation": several or {"validation": validation}, "test": {"test": test}}
+        problems += less_than_a_pass(config, splits, sets, world_size)
     if problems:
         raise UserError(*problems)
-    train, validation, test = (_blended(found.get(name, {})) for name in SPLITS)
     own = config.data.per_split
     evaluated = {name: opened[split.flag] for name, split in splits.items() if own and name != "training"}
     return Datasets(
@@ -85,7 +105,7 @@ def build_datasets(config: Config, tokenizer: Tokenizer) -> Datasets:
         evaluation_fingerprint=_digest([(name, *map(_facts, sources)) for name, sources in evaluated.items()])
         if evaluated
         else None,
-        validation_sets=_named(found.get("validation", {})) if config.training.multiple_validation_sets else {},
+        validation_sets=several,
     )
 
 
@@ -95,19 +115,23 @@ def split_documents(num_documents: int, split: Sequence[float], place: int) -> s
     return slice(bounds[0], min(bounds[1], num_documents))
 
 
-def _open(blends: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> dict[str, list[_Source]]:
+def _open(
+    blends: Mapping[str, Sequence[str]], tokenizer: Tokenizer | None, cache_folder: str | None
+) -> dict[str, list[_Source]]:
     """The datasets of each option, checked."""
     opened: dict[str, list[_Source]] = {flag: [] for flag in blends}
     problems: list[str] = []
     for flag, words in blends.items():
         for weight, prefix in parse_blend(words, flag):
             try:
-                dataset = IndexedDataset(prefix)
-                check_dataset(dataset, tokenizer)
+                cache = IndexCache.of(prefix, cache_folder)
+                dataset = IndexedDataset(prefix, cache)
+                if tokenizer is not None:
+                    check_dataset(dataset, tokenizer)
             except UserError as error:
                 problems += [problem.replace("--data-path", flag, 1) for problem in error.problems]
             else:
-                opened[flag].append(_Source(dataset, weight))
+                opened[flag].append(_Source(dataset, weight, cache))
     if problems:
         raise UserError(*problems)
     return opened
@@ -118,28 +142,21 @@ def _samples(
     name: str,
     split: SplitData,
     config: Config,
-    vocab_size: int,
+    vocab_size: int | None,
     missing: list[str],
 ) -> dict[_Source, EpochSamples]:
     """Samples of each dataset of a split; one that is too small for one sample adds a sentence to `missing`."""
-    needed = config.model.seq_length + 1
     found: dict[_Source, EpochSamples] = {}
+    length, seed = config.model.seq_length, config.training.seed
     for source in sources:
-        bounds = source.dataset.document_bounds
+        dataset, bounds = source.dataset, source.dataset.document_bounds
         documents = split_documents(len(bounds) - 1, split.shares, split.place)
         tokens = int(bounds[documents.stop] - bounds[documents.start])
-        if tokens < needed:
-            shared = len(split.shares) > 1
-            origin = f"--split {config.data.document_split}" if shared else split.flag
-            missing.append(
-                f"{source.dataset.prefix}: its {name} split ({origin}) has {tokens} tokens in "
-                f"{documents.stop - documents.start} documents, one sample needs {needed}: "
-                f"{'change --split, ' if shared else ''}shorten --seq-length or add documents"
-            )
+        if tokens > length:
+            found[source] = EpochSamples(dataset, documents, length, seed, vocab_size, source.cache)
             continue
-        found[source] = EpochSamples(
-            source.dataset, documents, config.model.seq_length, config.training.seed, vocab_size
-        )
+        count = documents.stop - documents.start
+        missing.append(less_than_a_sample(dataset.prefix, name, split, config, count, tokens))
     return found
 
 

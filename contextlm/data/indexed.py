@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from contextlm.data import indexed_format as layout
+from contextlm.data.index_cache import Array, IndexCache
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.errors import UserError
 
 __all__ = ["IndexedDataset", "IndexedWriter"]
+_CHECKED_AT_ONCE = 1 << 22
 
 
 class DataLost(OSError):
@@ -27,6 +30,10 @@ class DataLost(OSError):
 
 class IndexedDataset:
     """Random access to the tokens of one dataset; its index is mapped, its tokens are read when they are asked for.
+
+    Args:
+        prefix: path without `.bin`.
+        cache: where what follows from a large index is kept; in memory if not given.
 
     Attributes:
         prefix: path without `.bin`.
@@ -37,42 +44,59 @@ class IndexedDataset:
         num_tokens: tokens in all.
 
     Raises:
-        UserError: a file is missing, truncated, damaged, or not in this format.
+        UserError: a file is missing, truncated, damaged, unreadable, or not in this format.
     """
 
-    def __init__(self, prefix: str | Path) -> None:
+    def __init__(self, prefix: str | Path, cache: IndexCache | None = None) -> None:
         self.prefix = str(prefix)
+        self._cache = cache or IndexCache(None)
         _require_files(self.prefix)
+        try:
+            self._open()
+        except OSError as error:
+            raise UserError(
+                f"--data-path {self.prefix}: {error.filename or self.prefix} cannot be read: {error.strerror}; "
+                "check the permissions of the file and of its folder"
+            ) from None
+
+    def _open(self) -> None:
         self.dtype, num_sequences, num_documents = _read_header(self.prefix)
         index = np.memmap(f"{self.prefix}.idx", dtype=np.uint8, mode="r")
         first, second = layout.HEADER.size + 4 * num_sequences, layout.HEADER.size + 12 * num_sequences
         self.lengths = index[layout.HEADER.size : first].view("<i4")
         self.document_starts = index[second:].view("<i8")
-        self._check_index(index[first:second].view("<i8"))
-        self.num_tokens = int(self.lengths.sum(dtype=np.int64))
+        self.num_tokens = self._checked_tokens(index[first:second].view("<i8"))
         self.bin_bytes = self.num_tokens * self.dtype.itemsize
         found = Path(f"{self.prefix}.bin").stat().st_size
-        if found < self.bin_bytes:
+        if found != self.bin_bytes:
+            state = "truncated" if found < self.bin_bytes else "longer than its index says"
             raise UserError(
-                f"{self.prefix}.bin is truncated: {self.bin_bytes} bytes expected, {found} found; "
-                "copy it again or run tools/preprocess_data.py again"
+                f"{self.prefix}.bin is {state}: {self.bin_bytes} bytes expected, {found} found; "
+                "copy both files again or run tools/preprocess_data.py again"
             )
         # Read, not mapped: a map of a file that someone truncates ends the process with SIGBUS, without a word.
         self._tokens = open(f"{self.prefix}.bin", "rb", buffering=0)  # noqa: SIM115 - open as long as the dataset
 
-    def _check_index(self, offsets: np.ndarray) -> None:
-        """The three tables must describe sequences that lie one after the other, in documents in order."""
-        ends = np.cumsum(self.lengths, dtype=np.int64)
-        starts = self.document_starts
-        sound = (
-            not np.any(self.lengths < 0)
-            and np.array_equal(offsets, (ends - self.lengths) * self.dtype.itemsize)
-            and starts[0] == 0
-            and starts[-1] == len(self.lengths)
-            and not np.any(np.diff(starts) < 0)
-        )
+    def _checked_tokens(self, offsets: np.ndarray) -> int:
+        """The tokens of all sequences, which must lie one after the other, in documents in order.
+
+        A piece at a time: the tables of a large dataset are gigabytes.
+        """
+        starts, num_tokens = self.document_starts, 0
+        sound = starts[0] == 0 and starts[-1] == len(self.lengths)
+        for begin in range(0, len(starts), _CHECKED_AT_ONCE):
+            sound = sound and not np.any(np.diff(starts[begin : begin + _CHECKED_AT_ONCE + 1]) < 0)
+        for begin in range(0, len(self.lengths), _CHECKED_AT_ONCE):
+            lengths = self.lengths[begin : begin + _CHECKED_AT_ONCE]
+            ends = num_tokens + np.cumsum(lengths, dtype=np.int64)
+            their_offsets = offsets[begin : begin + _CHECKED_AT_ONCE]
+            sound = (
+                sound and lengths.min() >= 0 and np.array_equal(their_offsets, (ends - lengths) * self.dtype.itemsize)
+            )
+            num_tokens = int(ends[-1])
         if not sound:
             raise UserError(f"{self.prefix}.idx is damaged: its tables contradict each other; make the dataset again")
+        return num_tokens
 
     @cached_property
     def document_bounds(self) -> np.ndarray:
@@ -81,8 +105,15 @@ class IndexedDataset:
         Document i is the tokens `[bounds[i], bounds[i + 1])`. Empty documents are left out: nothing can be
         drawn from them, and Megatron does not count them when it splits a dataset.
         """
-        sequence_starts = np.concatenate(([0], np.cumsum(self.lengths, dtype=np.int64)))
-        return np.unique(sequence_starts[self.document_starts])
+        most = Array("bounds", len(self.document_starts), np.dtype("<i8"), self.num_tokens + 1, exact=False)
+        about = f"the document bounds of {self.prefix}"
+        return self._cache.get(about, lambda: ["bounds", self.index_sha256], [most], lambda _: [self._find_bounds()])[0]
+
+    def _find_bounds(self) -> np.ndarray:
+        sequence_starts = np.zeros(len(self.lengths) + 1, np.int64)
+        np.cumsum(self.lengths, out=sequence_starts[1:])
+        bounds = sequence_starts[self.document_starts]
+        return bounds[np.append(True, bounds[1:] > bounds[:-1])]
 
     @cached_property
     def index_sha256(self) -> str:
@@ -111,17 +142,28 @@ class IndexedDataset:
         Raises:
             DataLost: the file cannot be read any more.
         """
-        size = self.dtype.itemsize
-        tokens = np.empty(max(0, min(length, self.num_tokens - start)), self.dtype)
+        return self.gather([start], [max(0, min(length, self.num_tokens - start))])
+
+    def gather(self, starts: Sequence[int], lengths: Sequence[int]) -> np.ndarray:
+        """The tokens of several spans of the whole dataset, one after the other.
+
+        Raises:
+            DataLost: the file cannot be read any more.
+        """
+        size, descriptor = self.dtype.itemsize, self._tokens.fileno()
+        tokens = np.empty(sum(lengths), self.dtype)
         view, done = memoryview(tokens).cast("B") if tokens.size else memoryview(b""), 0
-        while done < len(view):  # one call reads 2 GiB at most
-            try:
-                count = os.preadv(self._tokens.fileno(), [view[done:]], start * size + done)
-            except OSError as error:
-                raise DataLost(f"{self.prefix}.bin cannot be read any more: {error.strerror}") from error
-            if count == 0:
-                raise DataLost(f"{self.prefix}.bin has become shorter than the {self.bin_bytes} bytes it had")
-            done += count
+        for start, length in zip(starts, lengths, strict=True):
+            end, position = done + length * size, start * size
+            while done < end:  # one call reads 2 GiB at most
+                try:
+                    count = os.preadv(descriptor, (view[done:end],), position)
+                except OSError as error:
+                    raise DataLost(f"{self.prefix}.bin cannot be read any more: {error.strerror}") from error
+                if count == 0:
+                    raise DataLost(f"{self.prefix}.bin has become shorter than the {self.bin_bytes} bytes it had")
+                done += count
+                position += count
         return tokens
 
 
@@ -157,6 +199,8 @@ def _read_header(prefix: str) -> tuple[np.dtype, int, int]:
     found = Path(path).stat().st_size
     with open(path, "rb") as stream:
         header = stream.read(layout.HEADER.size)
+    if not header:
+        raise UserError(f"{path} is empty; copy it again or run tools/preprocess_data.py again")
     if not header.startswith(layout.MAGIC):
         raise UserError(f"{path} is not a Megatron index: it does not begin with MMIDIDX")
     if len(header) < layout.HEADER.size:

@@ -10,12 +10,14 @@ from megatron.core.optimizer import Adam
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config.batch_ramp import samples_after
 from contextlm.config.layout_words import layout_words
+from contextlm.data.data_table import Taken, data_table
 from contextlm.model.backends import choose_backend
+from contextlm.training.evaluation import evaluated_samples
 from contextlm.training.setup import Run
 
 
 def announcement(run: Run) -> tuple[str, ...]:
-    """One line each for the model, the machine, the code behind it and the data."""
+    """One line each for the model, the machine and the code behind it, and a table of the data."""
     config = run.config
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
@@ -28,19 +30,18 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{' at first' if config.training.rampup_batch_size else ''}",
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}; "
         f"optimizer {Adam.__name__} (torch {torch.__version__})",
-        "data: " + "; ".join(_data(run)),
+        data_table(dict(_splits(run))),
     )
 
 
-def _data(run: Run) -> Iterator[str]:
-    """How much there is for each split, and how much of it the run takes."""
-    data, length = run.datasets, run.config.model.seq_length
-    if data.train is not None:
-        epoch = data.train.samples_per_epoch
-        epochs = samples_after(run.config, run.runtime.world_size, run.num_iterations) / epoch
-        yield f"{epoch * length:,} training tokens"
-        yield f"{run.num_iterations:,} iterations are {epochs:.2f} epochs"
-    sets = data.validation_sets or {"validation": data.validation}
-    for name, samples in (*sets.items(), ("test", data.test)):
+def _splits(run: Run) -> Iterator[tuple[str, Taken]]:
+    """The samples of each split, and how many the run takes: of training in all, of the others at each evaluation."""
+    data, training = run.datasets, run.config.training
+    if data.train is not None and not training.skip_train:
+        yield "training", Taken(data.train, samples_after(run.config, run.runtime.world_size, run.num_iterations))
+    num_iters = None if training.full_validation else training.eval_iters
+    for name, samples in (data.validation_sets or {"validation": data.validation}).items():
         if samples is not None:
-            yield f"{name} {samples.samples_per_epoch * length:,}"
+            yield name, Taken(samples, evaluated_samples(run, samples, num_iters), again=True)
+    if data.test is not None:
+        yield "test", Taken(data.test, evaluated_samples(run, data.test, training.eval_iters), again=True)

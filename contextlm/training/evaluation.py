@@ -19,11 +19,11 @@ from contextlm.training.step import forward_backward
 from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
 
 if TYPE_CHECKING:
-    from contextlm.data.samples import EpochSamples
+    from contextlm.data.samples import Samples
     from contextlm.training.setup import Run
 
 
-def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluation | None:
+def evaluate(run: Run, samples: Samples, num_iters: int | None) -> Evaluation | None:
     """Evaluate on the first samples of a stream, at most one pass.
 
     Args:
@@ -34,9 +34,7 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
     Returns:
         None where the stream is shorter than one micro-batch of every data-parallel rank.
     """
-    left = samples.samples_per_epoch // run.samples_of_a_pass
-    if num_iters is not None:
-        left = min(left, num_iters * run.config.num_microbatches(run.runtime.world_size))
+    left = evaluated_samples(run, samples, num_iters) // run.samples_of_a_pass
     if left == 0:
         return None
     chunk_size = run.config.context.context_chunk_size
@@ -55,7 +53,15 @@ def evaluate(run: Run, samples: EpochSamples, num_iters: int | None) -> Evaluati
     return Evaluation(loss, int(num_tokens), int(num_bytes), means, zeroed)
 
 
-def _summed(run: Run, samples: EpochSamples, num_microbatches: int, token_sums: TokenSums) -> list[float]:
+def evaluated_samples(run: Run, samples: Samples, num_iters: int | None) -> int:
+    """How many of the first samples are evaluated: those of `num_iters` global batches, at most one whole pass."""
+    passes = samples.samples_per_epoch // run.samples_of_a_pass
+    if num_iters is not None:
+        passes = min(passes, num_iters * run.config.num_microbatches(run.runtime.world_size))
+    return passes * run.samples_of_a_pass
+
+
+def _summed(run: Run, samples: Samples, num_microbatches: int, token_sums: TokenSums) -> list[float]:
     """The sums over the first micro-batches of every data-parallel rank, known to all ranks."""
     per_iteration = run.config.num_microbatches(run.runtime.world_size)
     last_sample = num_microbatches * run.samples_of_a_pass

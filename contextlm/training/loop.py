@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
+
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel import runtime
-from contextlm.training import exit_status, faults
+from contextlm.training import checkpoint_folder, exit_status, faults
 
 
 def pretrain(config: Config) -> int:
@@ -24,11 +26,12 @@ def pretrain(config: Config) -> int:
     with faults.in_words(), exit_status.recorded(record_in):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
         tokenizer = build_tokenizer(config.data)
-        datasets = build_datasets(config, tokenizer)
+        datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
         if datasets.train is None and not config.training.skip_train:
             raise UserError(
                 f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
             )
+        datasets.prepare(_first_samples(config))
         with runtime.start(config.parallel) as process, exit_status.failures_noted(record_in):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
@@ -41,3 +44,14 @@ def pretrain(config: Config) -> int:
                 run = setup(config, process, layout, tokenizer, datasets)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
                 return 0 if signal_name is None else exit_status.PREEMPTED
+
+
+def _first_samples(config: Config) -> range:
+    """The training sample with which a run begins, after those that its checkpoint consumed; none without training."""
+    given = config.checkpoint
+    if config.training.skip_train:
+        return range(0)
+    resumes = given.load is not None and not given.finetune
+    folder = checkpoint_folder.find(given.load) if resumes else None
+    first = 0 if folder is None else checkpoint_folder.read_run(folder)["consumed_samples"]
+    return range(first, first + 1)

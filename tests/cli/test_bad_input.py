@@ -22,6 +22,10 @@ TRAIN = ("pretrain_contextlm.py", *SMALL, "--train-iters", "2")
     [
         (("--data-path", "no/such/prefix"), "no/such/prefix.bin and no/such/prefix.idx not found"),
         (("--num-experts", "8"), "not supported in ContextLM because"),
+        (
+            ("--full-validation", "--split", "999,1,0"),
+            "its validation split (--split 999,1,0) has 0 tokens in 0 documents",
+        ),
         (("--split", "0,1,0"), "--split 0,1,0: leaves nothing for training"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,

@@ -53,6 +53,17 @@ def test_startup_prints_what_it_started():
     assert len(row) == 4 and row[2] == "0.3" and row[3] in ("met", "missed")
 
 
+def test_loader_prints_what_it_read_beside_what_is_needed():
+    shown = run("-W", "ignore", "benchmarks/loader.py", "--quick")
+    assert shown.returncode == 0, shown.stderr
+    assert "needed: 537 samples/s of a rank, 537 of 1 ranks" in shown.stdout
+    table = cells(shown.stdout, "tokens a document")
+    assert list(table) == ["10", "100", "1,000", "10,000", "blend of 8 x 1,000"]
+    for name, row in table.items():
+        megatron, ours, ratio, *_ = (float(cell.replace(",", "")) if cell != "-" else None for cell in row)
+        assert ours > 0 and (megatron is None) == (ratio is None) == name.startswith("blend")
+
+
 def test_imports_are_counted_by_package(benchmark):
     rows = {name: (seconds, modules) for name, seconds, modules in benchmark("startup").imports(("-c", "import json"))}
     assert int(rows["all"][1]) > int(rows["json"][1]) >= 3  # json, json.decoder, json.scanner, ...

@@ -29,6 +29,10 @@ class RandomSamples:
         """Token ids, int64 [seq_length + 1]."""
         return np.random.default_rng(n).integers(0, VOCAB_SIZE, self.seq_length + 1)
 
+    def parts(self, n: int) -> list[Any]:
+        """They come from no dataset."""
+        return []
+
 
 class NoTokenizer:
     """What a run asks a tokenizer for."""

@@ -32,6 +32,12 @@ class DataConfig:
     test_data_path: tuple[str, ...] = option(
         (), "Test data, beside --train-data-path.", example=("data/test_text_document",)
     )
+    data_cache_path: str | None = option(
+        None,
+        "Folder for the sample orders of large datasets, built once for all processes; index_cache beside each dataset "
+        "if not given, in memory where nothing can be written.",
+        example="data/cache",
+    )
     tokenizer_type: str | None = option(
         None,
         "Kind of tokenizer.",

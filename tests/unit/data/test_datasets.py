@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from contextlm.config.schema import Config, DataConfig, ModelConfig, TrainingConfig
-from contextlm.data import dataset_checks
+from contextlm.data import dataset_checks, index_cache
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.datasets import Datasets, build_datasets, split_documents
@@ -101,9 +101,18 @@ def test_ids_outside_the_vocabulary_are_found_without_a_sidecar(tmp_path: Path, 
             writer.add_document([1] * 50 + [last])
     with pytest.raises(UserError, match="token id 600 is outside the vocabulary of 257"):
         build(str(tmp_path / "a"), split="1,0,0")
-    # Above the limit only the two ends are read.
+    # Above the limit pieces are read: here the two ends, or five of two tokens, from tokens 0, 37, 75, 113 and 151.
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 40)
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 2)
+    samples = build(str(tmp_path / "a"), split="1,0,0").train
+    with pytest.raises(UserError, match="sample [0-9]+ holds token id 600, outside the vocabulary of 257"):
+        documents_of(samples)
+    monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 20)
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 5)
     assert build(str(tmp_path / "a"), split="1,0,0").train is not None
+    monkeypatch.setattr(dataset_checks, "SCAN_PIECES", 4)  # from tokens 0, 50, 100 and 151
+    with pytest.raises(UserError, match="token id 600 is outside"):
+        build(str(tmp_path / "a"), split="1,0,0")
     monkeypatch.setattr(dataset_checks, "SCAN_CHUNK_TOKENS", 7)
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 1 << 20)
     with pytest.raises(UserError, match="token id 600"):
@@ -128,6 +137,22 @@ def test_sidecar_is_compared_with_the_run_and_the_files(write) -> None:
         build(prefix)
     Path(f"{prefix}.json").write_text('{"tokens": 1}')
     with pytest.raises(UserError, match="does not describe the dataset"):
+        build(prefix)
+
+
+def test_a_sidecar_is_not_trusted_further_than_the_first_sample(write) -> None:
+    """Sizes and index are as it says, the tokens are others: found where it is read, and named."""
+    prefix = write("a")
+    sidecar_of(prefix).write(prefix)
+    content = bytearray(Path(f"{prefix}.bin").read_bytes())
+    content[1000:1002] = (60_000).to_bytes(2, "little")
+    Path(f"{prefix}.bin").write_bytes(content)
+    samples = build(prefix, split="1,0,0").train
+    with pytest.raises(UserError, match="a: sample [0-9]+ holds token id 60000, outside the vocabulary of 257"):
+        documents_of(samples)
+    # A file that is longer or shorter is no longer the sidecar's.
+    Path(f"{prefix}.bin").write_bytes(content + b"..")
+    with pytest.raises(UserError, match="longer than its index says"):
         build(prefix)
 
 
@@ -157,11 +182,86 @@ def test_each_split_may_have_datasets_of_its_own(write) -> None:
     assert isinstance(own.validation, BlendedSamples) and own.validation_sets == {}
     assert build_own(valid_data_path=(b,)).train is None  # enough to evaluate
     small = write("small", documents=1, length=5)
-    assert "small: its test split (--test-data-path) has 5 tokens" in build_own(test_data_path=(small,)).notes[0]
+    with pytest.raises(UserError, match="small: its test split .--test-data-path. has 5 tokens"):
+        build_own(train_data_path=(a,), test_data_path=(small,))
     with pytest.raises(UserError, match="small: its training split .--train-data-path. has 5 tokens"):
         build_own(train_data_path=(small,))
     with pytest.raises(UserError, match="^--valid-data-path .*none: no such dataset"):
         build_own(train_data_path=(a,), valid_data_path=(a + "none",))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"split": "99,1,0"}, None),  # skipped with a note
+        ({"split": "99,1,0", "full_validation": True}, "its validation split .* has 20 tokens in 1 documents"),
+        ({"split": "1,99,0", "skip_train": True}, None),
+        ({"valid_data_path": "small"}, "small: its validation split .--valid-data-path. has 5 tokens in 1 documents"),
+        ({"valid_data_path": "small", "eval_iters": 0}, None),
+        ({"test_data_path": "small"}, "small: its test split .--test-data-path. has 5 tokens .* one sample needs 31"),
+    ],
+)
+def test_an_evaluation_that_was_asked_for_needs_a_sample(write, values: dict, message: str | None) -> None:
+    a, paths = write("a"), {name: (write(values[name], 1, 5),) for name in values if name.endswith("_data_path")}
+    own = {"train_data_path": (a,), **paths} if paths else {"data_path": (a,), "split": values["split"]}
+    training = {
+        name: value for name, value in values.items() if name in ("full_validation", "skip_train", "eval_iters")
+    }
+    config = Config(data=DataConfig(**own), model=ModelConfig(seq_length=30), training=TrainingConfig(**training))
+    if message is None:
+        assert len(build_datasets(config, ByteTokenizer()).notes) == 1
+    else:
+        with pytest.raises(UserError, match=message):
+            build_datasets(config, ByteTokenizer())
+
+
+def test_an_evaluation_that_was_asked_for_needs_a_micro_batch_of_each_rank(write) -> None:
+    a, b, c = write("a"), write("b", 4), write("c", 3)  # 10 and 7 samples of 8 tokens
+    data = DataConfig(train_data_path=(a,), valid_data_path=(b, c))
+
+    def build_for(world_size: int | None, several: bool, data: DataConfig = data) -> Datasets:
+        training = TrainingConfig(multiple_validation_sets=several, micro_batch_size=2)
+        config = Config(data=data, model=ModelConfig(seq_length=8), training=training)
+        return build_datasets(config, ByteTokenizer(), world_size)
+
+    build_for(3, several=True)
+    build_for(8, several=False)
+    build_for(None, several=True)
+    with pytest.raises(UserError) as error:
+        build_for(4, several=True)
+    assert error.value.problems == (
+        "--valid-data-path: one pass of c has 57 tokens, 8 samples of --seq-length 8 need 65, one micro-batch for each "
+        "of 4 data-parallel rank(s): add documents, or use a smaller --micro-batch-size or --seq-length",
+    )
+    with pytest.raises(UserError, match="one pass of validation has 129 tokens, 20 samples of --seq-length 8 need 161"):
+        build_for(10, several=False)
+    build_for(100, several=False, data=DataConfig(data_path=(a,)))  # nobody asked: one line, later
+
+
+def test_without_a_tokenizer_the_ids_are_not_looked_at(write) -> None:
+    a = write("a")
+    dataclasses.replace(sidecar_of(a), tokenizer_fingerprint="f" * 64).write(a)
+    config = Config(data=DataConfig(data_path=(a,)), model=ModelConfig(seq_length=8))
+    assert build_datasets(config, None).fingerprint
+    with pytest.raises(UserError, match="fingerprint"):
+        build_datasets(config, ByteTokenizer())
+
+
+def test_the_cache_lies_beside_the_data_or_where_it_is_wanted(write, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(index_cache, "MEMORY_BYTES", 0)
+    a = write("a")
+
+    def prepare(samples: range, **values: str) -> list[str]:
+        config = Config(data=DataConfig(data_path=(a,), split="80,10,10", **values), model=ModelConfig(seq_length=8))
+        folder = Path(values.get("data_cache_path", tmp_path / "index_cache"))
+        build_datasets(config, ByteTokenizer()).prepare(samples)
+        return sorted(path.name.split("-")[0] for path in folder.iterdir())
+
+    # 199 samples an epoch: the training's epochs, one of validation, one of test.
+    assert prepare(range(398)) == ["bounds", *["documents"] * 4, *["offsets"] * 4, *["places"] * 4]
+    assert prepare(range(0), data_cache_path=str(tmp_path / "x" / "y")).count("places") == 2
+    # A run that continues wants the epoch where it is.
+    assert prepare(range(1000, 1001), data_cache_path=str(tmp_path / "x" / "y")).count("places") == 3
 
 
 def test_several_validation_sets_have_names_that_tell_them_apart(write, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from contextlm.data import indexed
 from contextlm.data.indexed import DataLost, IndexedDataset, IndexedWriter
 from contextlm.errors import UserError
 
@@ -128,6 +131,22 @@ def test_truncated_index(tmp_path: Path, size: int) -> None:
         (42, struct.pack("<q", 2), "damaged"),
         (58, struct.pack("<q", 1), "damaged"),
         (74, struct.pack("<q", 1), "damaged"),
+        (0, b"PK\x03\x04", "is not a Megatron index"),
+        (7, b"\x01", "is not a Megatron index"),
+        (9, struct.pack("<Q", 0), "version 0"),
+        (17, b"\x00", "no token ids"),
+        (17, b"\x07", "no token ids"),  # float32
+        (17, b"\xff", "no token ids"),
+        (18, struct.pack("<Q", 2**64 - 1), "truncated"),
+        (26, struct.pack("<Q", 0), "damaged"),  # not even the end of the last document
+        (26, struct.pack("<Q", 2**64 - 1), "truncated"),
+        (42, struct.pack("<q", -6), "damaged"),
+        (50, struct.pack("<q", 0), "damaged"),  # both sequences at one place
+        (50, struct.pack("<q", 4), "damaged"),  # overlapping
+        (50, struct.pack("<q", 8), "damaged"),  # with a gap
+        (58, struct.pack("<q", -1), "damaged"),
+        (66, struct.pack("<q", 3), "damaged"),  # beyond the last sequence
+        (66, struct.pack("<q", -1), "damaged"),
     ],
 )
 def test_damaged_index(tmp_path: Path, offset: int, value: bytes, message: str) -> None:
@@ -136,6 +155,76 @@ def test_damaged_index(tmp_path: Path, offset: int, value: bytes, message: str) 
     content[offset : offset + len(value)] = value
     (tmp_path / "data.idx").write_bytes(content)
     with pytest.raises(UserError, match=message):
+        IndexedDataset(tmp_path / "data")
+
+
+def test_lengths_that_overflow_are_damage(tmp_path: Path) -> None:
+    """Two of 2^31 - 1 tokens, in a table that agrees with itself: the tokens are not there."""
+    index = struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, 8, 2, 2) + struct.pack("<2i", *[2**31 - 1] * 2)
+    index += struct.pack("<2q", 0, 2 * (2**31 - 1)) + struct.pack("<2q", 0, 2)
+    (tmp_path / "data.idx").write_bytes(index)
+    (tmp_path / "data.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="data.bin is truncated: 8589934588 bytes expected, 0 found"):
+        IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7])
+def test_a_large_index_is_checked_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    """Each of its numbers counts, wherever the pieces end."""
+    monkeypatch.setattr(indexed, "_CHECKED_AT_ONCE", piece)
+    with IndexedWriter(tmp_path / "data", 1000) as writer:
+        for length in (3, 2, 0, 4, 1, 1):
+            writer.add_document(range(length))
+    assert IndexedDataset(tmp_path / "data").document_bounds.tolist() == [0, 3, 5, 9, 10, 11]
+    content = (tmp_path / "data.idx").read_bytes()
+    documents = 34 + 5 * 12
+    for offset in [*range(34, 54, 4), *range(54, documents, 8), documents, documents + 6 * 8]:
+        changed = bytearray(content)
+        changed[offset] += 1
+        (tmp_path / "data.idx").write_bytes(changed)
+        with pytest.raises(UserError, match="damaged|bin is truncated"):
+            IndexedDataset(tmp_path / "data")
+    changed = bytearray(content)
+    changed[documents + 8] = 3  # the second document would begin after the third
+    (tmp_path / "data.idx").write_bytes(changed)
+    with pytest.raises(UserError, match="damaged"):
+        IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize("suffix", [".idx", ".bin"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "is empty|is truncated"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "is damaged|is longer than its index says"),
+        (lambda path: (path.unlink(), path.mkdir()), "missing"),
+        (lambda path: (path.unlink(), path.symlink_to(path)), "missing"),
+        (lambda path: path.write_bytes(bytes(len(path.read_bytes()))), "is not a Megatron index|^sound$"),
+    ],
+    ids=["empty", "longer", "a folder", "a link to itself", "zeros"],
+)
+def test_malformed_files(tmp_path: Path, suffix: str, spoil, message: str) -> None:
+    write(tmp_path)
+    spoil(tmp_path / f"data{suffix}")
+    if (suffix, message[-7:]) == (".bin", "^sound$"):
+        assert IndexedDataset(tmp_path / "data").get(0).tolist() == [0, 0, 0]  # zeros are token ids
+        return
+    with pytest.raises(UserError, match=message):
+        IndexedDataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize("suffix", [".idx", ".bin"])
+def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """As the system says it to one who is not root."""
+    write(tmp_path)
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(suffix):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(indexed, "open", refuse, raising=False)
+    with pytest.raises(UserError, match=f"data{suffix} cannot be read: Permission denied; check the permissions"):
         IndexedDataset(tmp_path / "data")
 
 

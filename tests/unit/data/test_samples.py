@@ -99,23 +99,6 @@ def test_cover_for_any_lengths(make_dataset, lengths: list[int], seq_length: int
     assert len(np.unique(inputs)) == len(inputs) > sum(lengths) - 1 - seq_length
 
 
-def test_ten_million_documents_shuffle_in_seconds() -> None:
-    """Stands in for a dataset: only the bounds are looked at when an epoch begins."""
-    import time
-
-    class Many:
-        prefix = "many"
-        document_bounds = np.arange(10_000_001, dtype=np.int64) * 3
-
-        def tokens(self, start: int, length: int) -> np.ndarray:
-            return np.arange(start, start + length)
-
-    samples = EpochSamples(Many(), ALL, 1024, seed=1)
-    began = time.perf_counter()
-    assert samples.sample(0).shape == (1025,)
-    assert time.perf_counter() - began < 10
-
-
 def test_samples_of_a_single_document_are_shuffled_anew_each_epoch(make_dataset) -> None:
     samples = EpochSamples(make_dataset([100]), ALL, 4, seed=1)
     epochs = np.array([samples.sample(n)[0] for n in range(3 * samples.samples_per_epoch)]).reshape(3, -1)
