@@ -21,13 +21,11 @@ from pathlib import Path
 from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
 from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, encode_batch
-from contextlm.data.indexed import IndexedDataset
 from contextlm.data.indexed_writer import IndexedWriter
-from contextlm.data.sidecar import Sidecar
+from contextlm.data.sidecar import Origin, sources_of
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.units import Unit, find_units
-from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 
@@ -86,6 +84,7 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
     units = _check(options)
     progress = Progress(sum(unit.size for unit in units))
     began = time.perf_counter()
+    sources = sources_of(units)
     tokenizer = build_tokenizer(options.data)
     if options.append_eod and tokenizer.eod is None:
         raise UserError(f"--append-eod: this {tokenizer.kind} has no end-of-document token; set --eod-token")
@@ -112,9 +111,19 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
             report(progress)
         if not progress.documents:
             raise UserError(f"--input {' '.join(options.inputs)}: there is no usable document in it")
-    for writer, key_bytes in zip(writers, text_bytes, strict=True):
-        _write_sidecar(writer, tokenizer, key_bytes)
-    _write_rejects(options, rejects)
+        for writer, key_bytes in zip(writers, text_bytes, strict=True):
+            writer.origin = Origin(
+                tokenizer_type=tokenizer.kind,
+                tokenizer_fingerprint=tokenizer.fingerprint,
+                vocab_size=tokenizer.vocab_size,
+                eod=tokenizer.eod,
+                text_bytes=key_bytes,
+                append_eod=options.append_eod,
+                rejects=len(rejects),
+                sources=sources,
+            )
+            writer.finish()
+        _write_rejects(options, rejects)
     progress.seconds = time.perf_counter() - began
     return progress
 
@@ -171,22 +180,6 @@ def _unusable(reject: Reject) -> UserError:
     return UserError(
         f"{reject.path}:{reject.line}: {reject.reason}; mend it, or pass --on-error skip to leave such out"
     )
-
-
-def _write_sidecar(writer: IndexedWriter, tokenizer: Tokenizer, text_bytes: int) -> None:
-    dataset = IndexedDataset(writer.prefix)  # Opening it checks what was just written.
-    Sidecar(
-        tokenizer_type=tokenizer.kind,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        eod=tokenizer.eod,
-        documents=writer.num_documents,
-        tokens=dataset.num_tokens,
-        text_bytes=text_bytes,
-        max_token_id=writer.max_token_id,
-        bin_bytes=dataset.bin_bytes,
-        idx_sha256=dataset.index_sha256,
-    ).write(writer.prefix)
 
 
 def _write_rejects(options: PreprocessingOptions, rejects: list[Reject]) -> None:
