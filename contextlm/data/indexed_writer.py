@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlm.data.indexed import IndexedDataset
 
 MAX_SEQUENCE_LENGTH = 2**31 - 1
-BLOCK = 1 << 20  # numbers that are in memory at once while something is copied
+BLOCK = 1 << 18  # numbers that are in memory at once while something is copied
 
 
 class IndexedWriter:
@@ -66,10 +66,10 @@ class IndexedWriter:
                 # Two tables of the index, until the third is known. Without names: a kill leaves nothing of them.
                 self._lengths = self._keep(tempfile.TemporaryFile(dir=folder))
                 self._starts = self._keep(tempfile.TemporaryFile(dir=folder))
+            self._add_starts(np.zeros(1, np.int64))
         except UserError:
             self._give_up()
             raise
-        self._add_starts(np.zeros(1, np.int64))
         return self
 
     def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
@@ -251,7 +251,7 @@ def _open_alone(path: str) -> IO[bytes]:
 
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
     stream.seek(0)
-    while block := stream.read(8 * BLOCK):
+    while block := stream.read(4 * BLOCK):
         yield block
 
 

@@ -13,10 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contextlm import atomic_files
 from contextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from contextlm.data.indexed import IndexedDataset
 
 END_BYTES = 1 << 16  # of each end of a source, for its hash
 
@@ -89,10 +92,9 @@ class Sidecar(Origin):
     bin_bytes: int
     idx_sha256: str
 
-    @property
-    def origin(self) -> Origin:
-        """The facts that are not in the two files."""
-        return Origin(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Origin)})
+    def describes(self, dataset: IndexedDataset) -> bool:
+        """Whether these are the facts about the files that were opened."""
+        return self.bin_bytes == dataset.bin_bytes and self.idx_sha256 == dataset.index_sha256
 
     def write(self, prefix: str) -> None:
         """Write `PREFIX.json` atomically."""
