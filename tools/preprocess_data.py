@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from contextlm.config.schema import DataConfig
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
+from contextlm.data.sharded_preprocessing import preprocess_partitions, preprocess_shard
 from contextlm.data.tokenizers import KINDS
 from contextlm.errors import UserError
 
@@ -22,7 +23,6 @@ from contextlm.errors import UserError
 REFUSED = {
     "--split-sentences": "sentence-split data is for BERT-style models",
     "--keep-newlines": "it belongs to --split-sentences; newlines are always kept",
-    "--partitions": "not supported yet; the input is streamed, so one partition holds any size",
     "--vocab-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
     "--merge-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
 }
@@ -43,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer-model", metavar="PATH", help=".model, tokenizer.json, or a folder with one")
     parser.add_argument("--eod-token", metavar="TEXT", help="EOD token, where the tokenizer does not say")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize [1]")
+    parser.add_argument("--partitions", type=int, metavar="N", help="work in N pieces; a run that was stopped goes on")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="who makes them [local]")
+    parser.add_argument("--num-shards", type=int, metavar="N", help="make one of N shards, for tools/merge_datasets.py")
+    parser.add_argument("--shard", type=int, metavar="I", help="which one, from 0; $SLURM_ARRAY_TASK_ID in a job array")
     parser.add_argument("--log-interval", type=int, default=1000, help="documents between progress lines [1000]")
     parser.add_argument(
         "--on-error",
@@ -65,12 +69,20 @@ def refuse(arguments: Sequence[str]) -> None:
         raise UserError(*problems)
 
 
-def summary(options: PreprocessingOptions, progress: Progress) -> str:
+def summary(given: argparse.Namespace, options: PreprocessingOptions, progress: Progress) -> str:
     """What was written, and the next command."""
-    lines = [f"{describe(progress)}, {progress.seconds:.1f} s"]
+    lines = [f"{describe(progress)}, {progress.seconds:.1f} s" if progress.seconds else describe(progress)]
     lines += [f"wrote {options.prefix(key)}.bin, .idx, .json" for key in options.json_keys]
     if progress.rejected:
         lines.append(f"left out {progress.rejected:,} lines, listed in {rejects_path(options)}")
+    if given.num_shards is not None:
+        for key in options.json_keys:
+            shards = f"{given.output_prefix}-*-of-{given.num_shards:05d}_{key}_document"
+            lines.append(
+                f"next, when all shards are there: python tools/merge_datasets.py --input '{shards}' "
+                f"--output-prefix {given.output_prefix}_{key}_document"
+            )
+        return "\n".join(lines)
     flags = f"--tokenizer-type {options.data.tokenizer_type}"
     if options.data.tokenizer_model:
         flags += f" --tokenizer-model {options.data.tokenizer_model}"
@@ -81,6 +93,39 @@ def summary(options: PreprocessingOptions, progress: Progress) -> str:
         f"--data-path {options.prefix(options.json_keys[0])} {flags} --train-iters 100"
     )
     return "\n".join(lines)
+
+
+def work(
+    given: argparse.Namespace, options: PreprocessingOptions, report: Callable[[Progress], None]
+) -> tuple[PreprocessingOptions, Progress]:
+    """Write the datasets; returns the options that name them."""
+    check_pieces(given)
+    if given.num_shards is not None:
+        return preprocess_shard(options, given.num_shards, given.shard, report, say)
+    if given.partitions is not None:
+        from contextlm.data.ray_executor import on_ray
+
+        executor = on_ray if given.executor == "ray" else None
+        return options, preprocess_partitions(options, given.partitions, report, say, executor)
+    return options, preprocess(options, report)
+
+
+def check_pieces(given: argparse.Namespace) -> None:
+    """Raise every mistake in how the work is to be divided."""
+    problems = []
+    if (given.num_shards is None) != (given.shard is None):
+        problems.append("--num-shards, --shard: give both, or neither")
+    if given.num_shards is not None and given.partitions is not None:
+        problems.append("--partitions: a shard is one piece already; leave it out, or --num-shards and --shard")
+    if given.executor == "ray" and given.partitions is None:
+        problems.append("--executor ray: give --partitions N too, the number of tasks")
+    if problems:
+        raise UserError(*problems)
+
+
+def say(sentence: str) -> None:
+    """What is worth knowing while it happens."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -102,12 +147,12 @@ def main(arguments: Sequence[str]) -> int:
             on_error=given.on_error,
         )
         with ProgressDisplay(given.log_interval, sys.stderr) as display:
-            progress = preprocess(options, display.update)
+            options, progress = work(given, options, display.update)
     except (UserError, OSError) as error:
         for problem in getattr(error, "problems", (str(error),)):
             print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(summary(options, progress))
+    print(summary(given, options, progress))
     return 0
 
 

@@ -11,21 +11,24 @@ import json
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
 from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, encode_batch
+from contextlm.data.fingerprints import run_fingerprint, sources_of
 from contextlm.data.indexed_writer import IndexedWriter
-from contextlm.data.sidecar import Origin, sources_of
+from contextlm.data.sidecar import Origin, Part
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 
@@ -71,6 +74,24 @@ class Progress:
     rejected: int = 0
     seconds: float = 0.0
 
+    def plus(self, more: Progress) -> Progress:
+        """What both have done, of our total."""
+        sums = {name: value + getattr(more, name) for name, value in vars(self).items()}
+        return Progress(**{**sums, "total_bytes": self.total_bytes})
+
+
+class Plan(NamedTuple):
+    """A run before its first byte is read.
+
+    Attributes:
+        units: all that there is to read.
+        run: fingerprint of the run; see `fingerprints.py`.
+    """
+
+    units: list[Unit]
+    tokenizer: Tokenizer
+    run: str
+
 
 def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None] = lambda _: None) -> Progress:
     """Write one dataset for each key; either all of them appear or none.
@@ -81,13 +102,36 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
     Raises:
         UserError: bad options, a line that is no document (`on_error="raise"`), nothing left to write.
     """
+    plan = make_plan(options)
+    return write_part(plan, options, plan.units, Part(plan.run), report)
+
+
+def make_plan(options: PreprocessingOptions) -> Plan:
+    """Look at inputs and tokenizer.
+
+    Raises:
+        UserError: all that is wrong with them.
+    """
     units = _check(options)
-    progress = Progress(sum(unit.size for unit in units))
-    began = time.perf_counter()
-    sources = sources_of(units)
     tokenizer = build_tokenizer(options.data)
     if options.append_eod and tokenizer.eod is None:
         raise UserError(f"--append-eod: this {tokenizer.kind} has no end-of-document token; set --eod-token")
+    # Not on_error: what is finished has no rejects, or has them listed.
+    more = {"json_keys": options.json_keys, "append_eod": options.append_eod}
+    return Plan(units, tokenizer, run_fingerprint(units, tokenizer, more))
+
+
+def write_part(
+    plan: Plan,
+    options: PreprocessingOptions,
+    units: Sequence[Unit],
+    part: Part,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Write the datasets of some of the units, under the output prefix of `options`."""
+    began = time.perf_counter()
+    progress = Progress(sum(unit.size for unit in units))
+    tokenizer, sources = plan.tokenizer, sources_of(units)
     settings = EncodingSettings(options.data, options.json_keys, options.append_eod)
     text_bytes = [0] * len(options.json_keys)
     rejects: list[Reject] = []
@@ -109,8 +153,8 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
             progress.rejected = len(rejects)
             progress.seconds = time.perf_counter() - began
             report(progress)
-        if not progress.documents:
-            raise UserError(f"--input {' '.join(options.inputs)}: there is no usable document in it")
+        if not progress.documents and part.num_shards == 1:
+            raise no_document(options)
         for writer, key_bytes in zip(writers, text_bytes, strict=True):
             writer.origin = Origin(
                 tokenizer_type=tokenizer.kind,
@@ -121,11 +165,17 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
                 append_eod=options.append_eod,
                 rejects=len(rejects),
                 sources=sources,
+                part=part,
             )
             writer.finish()
         _write_rejects(options, rejects)
     progress.seconds = time.perf_counter() - began
     return progress
+
+
+def no_document(options: PreprocessingOptions) -> UserError:
+    """The error of a run that found nothing to write."""
+    return UserError(f"--input {' '.join(options.inputs)}: there is no usable document in it")
 
 
 def rejects_path(options: PreprocessingOptions) -> Path:
@@ -150,7 +200,7 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
 
 
 def _encoded_batches(
-    settings: EncodingSettings, options: PreprocessingOptions, units: list[Unit]
+    settings: EncodingSettings, options: PreprocessingOptions, units: Sequence[Unit]
 ) -> Iterator[EncodedBatch]:
     """Encoded batches in the order of the input; only a few are in memory at any time."""
     batches = read_batches(units, options.json_keys)

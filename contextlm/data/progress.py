@@ -60,10 +60,12 @@ class ProgressDisplay:
 
 
 def describe(progress: Progress) -> str:
-    """Counts and speeds in one line; MB are 10^6 bytes of input."""
-    seconds = max(progress.seconds, 1e-9)
+    """Counts and speeds in one line; MB are 10^6 bytes of input. No speeds of what took no time."""
     rejected = f", {progress.rejected:,} left out" if progress.rejected else ""
+    counts = f"{progress.documents:,} documents{rejected}, {progress.tokens:,} tokens"
+    if not progress.seconds:
+        return counts
     return (
-        f"{progress.documents:,} documents{rejected}, {progress.tokens:,} tokens, "
-        f"{progress.read_bytes / seconds / 1e6:.1f} MB/s, {progress.tokens / seconds:,.0f} tokens/s"
+        f"{counts}, {progress.read_bytes / progress.seconds / 1e6:.1f} MB/s, "
+        f"{progress.tokens / progress.seconds:,.0f} tokens/s"
     )

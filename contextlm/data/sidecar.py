@@ -7,10 +7,7 @@ Megatron's format says neither, so a wrong tokenizer would train silently. A dat
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,8 +18,6 @@ from contextlm.errors import UserError
 if TYPE_CHECKING:
     from contextlm.data.indexed import IndexedDataset
 
-END_BYTES = 1 << 16  # of each end of a source, for its hash
-
 
 class Source(NamedTuple):
     """An input.
@@ -30,7 +25,7 @@ class Source(NamedTuple):
     Attributes:
         name: its path as the user gave it, or what folder and glob made of it.
         num_bytes: its size; None where there is none, as of a pipe.
-        sha256_of_ends: see `source_of_file`; None where it cannot be read twice.
+        sha256_of_ends: see `fingerprints.py`; None where it cannot be read twice.
     """
 
     name: str
@@ -107,27 +102,6 @@ class Sidecar(Origin):
         content["part"] = self.part and self.part._asdict()
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         return text.encode(errors="backslashreplace")  # a file name need not be UTF-8, and this is how JSON writes it
-
-
-def source_of_file(path: str) -> Source:
-    """Name, size and hash of a file.
-
-    The hash is the sha256 of its first and last 64 KiB, of a file that is no larger of its whole content: reading
-    terabytes a second time, or hashing every byte of a file of which this shard reads a piece, costs too much. So an
-    edit in the middle that keeps the size is not seen in it.
-    """
-    size = Path(path).stat().st_size
-    with open(path, "rb") as stream:
-        ends = stream.read(END_BYTES)
-        stream.seek(max(END_BYTES, size - END_BYTES))
-        ends += stream.read(END_BYTES)
-    return Source(path, size, hashlib.sha256(ends).hexdigest())
-
-
-def sources_of(units: Sequence[Unit]) -> tuple[Source, ...]:
-    """The inputs that `units` are pieces of, each once, in order."""
-    paths = dict.fromkeys(unit.path for unit in units)
-    return tuple(source_of_file(path) if os.path.isfile(path) else Source(path) for path in paths)
 
 
 def read_sidecar(prefix: str) -> Sidecar | None:

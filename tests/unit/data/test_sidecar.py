@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contextlm.data.sidecar import END_BYTES, Part, Sidecar, Source, read_sidecar, source_of_file
+from contextlm.data.fingerprints import END_BYTES, source_of
+from contextlm.data.sidecar import Part, Sidecar, Source, read_sidecar
 from contextlm.errors import UserError
 
 OLD = {
@@ -51,19 +52,19 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, change: dict) -> None:
 def test_a_source_up_to_two_ends_is_hashed_whole(tmp_path: Path, size: int) -> None:
     content = bytes(i % 251 for i in range(size))
     (tmp_path / "a").write_bytes(content)
-    assert source_of_file(str(tmp_path / "a")) == Source(str(tmp_path / "a"), size, hashlib.sha256(content).hexdigest())
+    assert source_of(str(tmp_path / "a")) == Source(str(tmp_path / "a"), size, hashlib.sha256(content).hexdigest())
 
 
 def test_of_a_larger_one_both_ends_and_the_size_count(tmp_path: Path) -> None:
     path, content = tmp_path / "a", bytearray(3 * END_BYTES)
     path.write_bytes(content)
-    before = source_of_file(str(path))
+    before = source_of(str(path))
     changed = {}
     for place in (0, END_BYTES + 5, len(content) - 1):
         content[place] ^= 1
         path.write_bytes(content)
-        changed[place] = source_of_file(str(path)) != before
+        changed[place] = source_of(str(path)) != before
         content[place] ^= 1
     assert list(changed.values()) == [True, False, True]  # the middle is not read
     path.write_bytes(content + b"\0")
-    assert source_of_file(str(path)) != before
+    assert source_of(str(path)) != before
