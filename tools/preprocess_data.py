@@ -1,5 +1,5 @@
 """python tools/preprocess_data.py --input corpus.jsonl --output-prefix data/corpus --append-eod \\
-    --workers 2 --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
+    --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
 
 Tokenizes `.jsonl` text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
 `--data-path data/corpus_text_document`. The options are Megatron-LM's, and so are the files, byte for byte.
@@ -12,19 +12,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from contextlm.config.schema import DataConfig
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
 from contextlm.data.sharded_preprocessing import preprocess_partitions, preprocess_shard
-from contextlm.data.tokenizers import KINDS
+from contextlm.data.tokenizer_flags import add_tokenizer_flags, tokenizer_config, tokenizer_words
 from contextlm.errors import UserError
 
 # Options of Megatron-LM's tool that this one does not have, each with the reason.
 REFUSED = {
-    "--split-sentences": "sentence-split data is for BERT-style models",
-    "--keep-newlines": "it belongs to --split-sentences; newlines are always kept",
-    "--vocab-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
-    "--merge-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
+    "--split-sentences": "data split into sentences is for BERT-style models; a document whose text is a list keeps it",
+    "--lang": "it belongs to --split-sentences",
 }
 
 
@@ -39,10 +36,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX_KEY_document.bin/.idx")
     parser.add_argument("--append-eod", action="store_true", help="end every document with the EOD token")
-    parser.add_argument("--tokenizer-type", required=True, choices=KINDS)
-    parser.add_argument("--tokenizer-model", metavar="PATH", help=".model, tokenizer.json, or a folder with one")
-    parser.add_argument("--eod-token", metavar="TEXT", help="EOD token, where the tokenizer does not say")
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize [1]")
+    add_tokenizer_flags(parser, required=True)
+    parser.add_argument("--workers", type=int, metavar="N", help="cores to use [all]")
     parser.add_argument("--partitions", type=int, metavar="N", help="work in N pieces; a run that was stopped goes on")
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help="who makes them [local]")
     parser.add_argument("--num-shards", type=int, metavar="N", help="make one of N shards, for tools/merge_datasets.py")
@@ -54,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         default="raise",
         help="at a bad line: stop, or skip it and list it in PREFIX_rejects.jsonl [raise]",
     )
+    for flag in ("--keep-newlines", "--keep-sequential-samples"):
+        parser.add_argument(flag, action="store_true", help="not needed: newlines and the order are always kept")
     return parser
 
 
@@ -61,9 +58,7 @@ def refuse(arguments: Sequence[str]) -> None:
     """Name each option of Megatron-LM that is not supported here, with the reason."""
     given = [argument.split("=")[0] for argument in arguments]
     problems = [
-        f"{flag}: not supported in ContextLM because {reason}" if flag == "--split-sentences" else f"{flag}: {reason}"
-        for flag, reason in REFUSED.items()
-        if flag in given
+        f"{flag}: not supported in ContextLM because {reason}" for flag, reason in REFUSED.items() if flag in given
     ]
     if problems:
         raise UserError(*problems)
@@ -83,11 +78,7 @@ def summary(given: argparse.Namespace, options: PreprocessingOptions, progress: 
                 f"--output-prefix {given.output_prefix}_{key}_document"
             )
         return "\n".join(lines)
-    flags = f"--tokenizer-type {options.data.tokenizer_type}"
-    if options.data.tokenizer_model:
-        flags += f" --tokenizer-model {options.data.tokenizer_model}"
-    if options.data.eod_token:
-        flags += f" --eod-token '{options.data.eod_token}'"
+    flags = " ".join(tokenizer_words(given))
     lines.append(
         f"next: torchrun --nproc-per-node 1 pretrain_contextlm.py --model contextlm-gpt2-tiny "
         f"--data-path {options.prefix(options.json_keys[0])} {flags} --train-iters 100"
@@ -107,7 +98,7 @@ def work(
 
         executor = on_ray if given.executor == "ray" else None
         return options, preprocess_partitions(options, given.partitions, report, say, executor)
-    return options, preprocess(options, report)
+    return options, preprocess(options, report, say)
 
 
 def check_pieces(given: argparse.Namespace) -> None:
@@ -136,14 +127,11 @@ def main(arguments: Sequence[str]) -> int:
         options = PreprocessingOptions(
             inputs=tuple(given.input),
             output_prefix=given.output_prefix,
-            data=DataConfig(
-                tokenizer_type=given.tokenizer_type,
-                tokenizer_model=given.tokenizer_model,
-                eod_token=given.eod_token,
-            ),
+            data=tokenizer_config(given),
+            vocab_size=given.vocab_size,
             json_keys=tuple(given.json_keys),
             append_eod=given.append_eod,
-            workers=given.workers,
+            workers=given.workers or (1 if given.executor == "ray" else None),
             on_error=given.on_error,
         )
         with ProgressDisplay(given.log_interval, sys.stderr) as display:

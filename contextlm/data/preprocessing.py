@@ -1,29 +1,25 @@
 """From documents to `PREFIX_KEY_document.bin/.idx/.json`, in constant memory.
 
-They are read in batches (`sources/`), encoded here or in worker processes (`document_encoding.py`), and
+They are read in batches (`sources/`), encoded in worker processes (`encoding_pool.py`, `document_encoding.py`), and
 written in their order (`indexed_writer.py`). The program is `tools/preprocess_data.py`. Neither torch nor
 megatron is imported.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
-from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, encode_batch
+from contextlm.data.document_encoding import EncodingSettings
+from contextlm.data.encoding_pool import BYTES_PER_WORKER, EncodingPool, cores
 from contextlm.data.fingerprints import run_fingerprint, sources_of
 from contextlm.data.indexed_writer import IndexedWriter
+from contextlm.data.reject_log import RejectLog
 from contextlm.data.sidecar import Origin, Part
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
@@ -31,8 +27,6 @@ from contextlm.data.sources.units import Unit, find_units
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
-
-BATCHES_AHEAD_PER_WORKER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +37,20 @@ class PreprocessingOptions:
         inputs: files, patterns, folders, `-`; see `sources/units.py`.
         output_prefix: the datasets are `{output_prefix}_{key}_document`.
         data: tokenizer type, model and EOD token.
+        vocab_size: of `--vocab-size`, for the kinds of tokenizer that read it.
         json_keys: keys whose texts become a dataset each.
         append_eod: end each document that is not empty with EOD.
-        workers: processes that tokenize; with 1 it happens in this one.
+        workers: cores to use, all if None; a small input does not need them.
         on_error: `raise` at the first line that is no document, or `skip` it and log it.
     """
 
     inputs: tuple[str, ...]
     output_prefix: str
     data: DataConfig
+    vocab_size: int | None = None
     json_keys: tuple[str, ...] = ("text",)
     append_eod: bool = False
-    workers: int = 1
+    workers: int | None = None
     on_error: str = "raise"
 
     def prefix(self, key: str) -> str:
@@ -93,17 +89,22 @@ class Plan(NamedTuple):
     run: str
 
 
-def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None] = lambda _: None) -> Progress:
+def preprocess(
+    options: PreprocessingOptions,
+    report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Progress:
     """Write one dataset for each key; either all of them appear or none.
 
     Args:
         report: called after every batch.
+        say: told, in a sentence, what is worth knowing while it happens.
 
     Raises:
         UserError: bad options, a line that is no document (`on_error="raise"`), nothing left to write.
     """
     plan = make_plan(options)
-    return write_part(plan, options, plan.units, Part(plan.run), report)
+    return write_part(plan, options, plan.units, Part(plan.run), report, say)
 
 
 def make_plan(options: PreprocessingOptions) -> Plan:
@@ -113,7 +114,7 @@ def make_plan(options: PreprocessingOptions) -> Plan:
         UserError: all that is wrong with them.
     """
     units = _check(options)
-    tokenizer = build_tokenizer(options.data)
+    tokenizer = build_tokenizer(options.data, options.vocab_size)
     if options.append_eod and tokenizer.eod is None:
         raise UserError(f"--append-eod: this {tokenizer.kind} has no end-of-document token; set --eod-token")
     # Not on_error: what is finished has no rejects, or has them listed.
@@ -127,22 +128,30 @@ def write_part(
     units: Sequence[Unit],
     part: Part,
     report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Progress:
     """Write the datasets of some of the units, under the output prefix of `options`."""
     began = time.perf_counter()
     progress = Progress(sum(unit.size for unit in units))
-    tokenizer, sources = plan.tokenizer, sources_of(units)
-    settings = EncodingSettings(options.data, options.json_keys, options.append_eod)
+    tokenizer = plan.tokenizer
+    settings = EncodingSettings(options.data, options.json_keys, options.append_eod, options.vocab_size)
     text_bytes = [0] * len(options.json_keys)
-    rejects: list[Reject] = []
+    said: set[str] = set()
     with ExitStack() as stack:
+        pool = stack.enter_context(EncodingPool(settings, _workers(options, progress.total_bytes)))
+        rejects = stack.enter_context(RejectLog(rejects_path(options)))
         writers = [
             stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size)) for key in options.json_keys
         ]
-        for batch in _encoded_batches(settings, options, units):
+        sources = sources_of(units)
+        for batch in pool.encode(read_batches(units, options.json_keys)):
             if batch.rejects and options.on_error == "raise":
                 raise _unusable(batch.rejects[0])
-            rejects += batch.rejects
+            rejects.add(batch.rejects)
+            for notice in batch.notices:
+                if notice not in said:
+                    said.add(notice)
+                    say(notice)
             for place, (writer, texts) in enumerate(zip(writers, batch.texts, strict=True)):
                 writer.add_documents(texts.ids, texts.lengths, texts.sequences)
                 text_bytes[place] += texts.text_bytes
@@ -150,7 +159,7 @@ def write_part(
             progress.documents += len(batch.texts[0].sequences)
             progress.tokens = sum(writer.num_tokens for writer in writers)
             progress.text_bytes = sum(text_bytes)
-            progress.rejected = len(rejects)
+            progress.rejected = rejects.count
             progress.seconds = time.perf_counter() - began
             report(progress)
         if not progress.documents and part.num_shards == 1:
@@ -163,12 +172,12 @@ def write_part(
                 eod=tokenizer.eod,
                 text_bytes=key_bytes,
                 append_eod=options.append_eod,
-                rejects=len(rejects),
+                rejects=rejects.count,
                 sources=sources,
                 part=part,
             )
             writer.finish()
-        _write_rejects(options, rejects)
+        rejects.finish()
     progress.seconds = time.perf_counter() - began
     return progress
 
@@ -186,7 +195,7 @@ def rejects_path(options: PreprocessingOptions) -> Path:
 def _check(options: PreprocessingOptions) -> list[Unit]:
     """What to read, once the options make sense."""
     problems = []
-    if options.workers < 1:
+    if options.workers is not None and options.workers < 1:
         problems.append(f"--workers {options.workers}: at least 1 is needed")
     if not options.json_keys or len(set(options.json_keys)) < len(options.json_keys):
         problems.append(f"--json-keys {' '.join(options.json_keys)}: give each key once")
@@ -199,42 +208,13 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
     return units
 
 
-def _encoded_batches(
-    settings: EncodingSettings, options: PreprocessingOptions, units: Sequence[Unit]
-) -> Iterator[EncodedBatch]:
-    """Encoded batches in the order of the input; only a few are in memory at any time."""
-    batches = read_batches(units, options.json_keys)
-    if options.workers == 1:
-        for batch in batches:
-            yield encode_batch(settings, batch)
-        return
-    # Spawned, not forked: a progress display may already run a thread, which a fork would tear.
-    pool = ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn"))
-    pending: deque[Future[EncodedBatch]] = deque()
-    try:
-        for batch in batches:
-            pending.append(pool.submit(encode_batch, settings, batch))
-            if len(pending) > BATCHES_AHEAD_PER_WORKER * options.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"--workers {options.workers}: a worker process died, most often for want of memory; use fewer workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _workers(options: PreprocessingOptions, num_bytes: int) -> int:
+    """Processes for an input of `num_bytes`, 0 where that is not known."""
+    most = options.workers or cores()
+    return min(most, 1 + num_bytes // BYTES_PER_WORKER) if num_bytes else most
 
 
 def _unusable(reject: Reject) -> UserError:
     return UserError(
         f"{reject.path}:{reject.line}: {reject.reason}; mend it, or pass --on-error skip to leave such out"
     )
-
-
-def _write_rejects(options: PreprocessingOptions, rejects: list[Reject]) -> None:
-    path = rejects_path(options)
-    path.unlink(missing_ok=True)  # An earlier run's list would be taken for this one's.
-    if rejects:
-        lines = [json.dumps({"file": file, "line": line, "reason": reason}) for file, line, reason in rejects]
-        atomic_files.write_bytes(path, ("\n".join(lines) + "\n").encode())

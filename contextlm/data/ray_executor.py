@@ -38,7 +38,7 @@ def on_ray(plan: Plan, pieces: Sequence[Piece], report: Callable[[Progress], Non
                 "--executor ray: there is no Ray cluster here; start one with `ray start --head`, or name one with "
                 "RAY_ADDRESS"
             ) from None
-    cores = pieces[0].options.workers
+    cores = pieces[0].options.workers or 1
     most = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     if cores > most:
         raise UserError(f"--workers {cores}: a task has as many cores, and no node of the cluster more than {most}")

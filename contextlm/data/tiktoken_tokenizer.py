@@ -50,7 +50,7 @@ class TikTokenizer(Tokenizer):
     Args:
         pattern: a name in `PATTERNS`; v2 if None.
         num_special_tokens: ids before those of a `.json` file.
-        vocab_size: ids in all, of a `.json` file; as many as there are, and no more than Megatron-LM's 131,072, if None.
+        vocab_size: ids in all, of a `.json` file; those it has, at most Megatron-LM's 131,072, if None.
 
     Raises:
         UserError: the file is missing or of another kind, tiktoken is not installed, EOD cannot be told.
@@ -171,7 +171,10 @@ class TikTokenizer(Tokenizer):
         if self._name.endswith(".json"):
             return {self._name: self._content}
         entries = {str(token): {"content": text, "special": True} for text, token in self._special.items()}
-        return {self._name: self._content, "tokenizer_config.json": json.dumps({"added_tokens_decoder": entries}).encode()}
+        return {
+            self._name: self._content,
+            "tokenizer_config.json": json.dumps({"added_tokens_decoder": entries}).encode(),
+        }
 
     def _settings(self) -> Mapping[str, Any]:
         return self._given

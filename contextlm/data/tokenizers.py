@@ -53,9 +53,7 @@ def build_tokenizer(data: DataConfig, vocab_size: int | None = None) -> Tokenize
     if kind == "TikTokenizer":
         from contextlm.data.tiktoken_tokenizer import TikTokenizer
 
-        return TikTokenizer(
-            model, data.eod_token, data.tiktoken_pattern, data.tiktoken_num_special_tokens, vocab_size
-        )
+        return TikTokenizer(model, data.eod_token, data.tiktoken_pattern, data.tiktoken_num_special_tokens, vocab_size)
     from contextlm.data.huggingface_tokenizer import HuggingFaceTokenizer
 
     return HuggingFaceTokenizer(model, data.eod_token)
@@ -74,13 +72,14 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         expected = description["fingerprint"]
     except OSError:
         raise UserError(f"{path}: no such file; the folder holds no saved tokenizer") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the description of a tokenizer ({error!r})") from None
     tokenizer = build_tokenizer(data, vocab_size)
     if tokenizer.fingerprint != expected:
+        file = data.tokenizer_model or data.vocab_file or path
         raise UserError(
-            f"{path.parent / (data.tokenizer_model or data.vocab_file or '')}: this is not the tokenizer that was saved "
-            f"here (fingerprint {tokenizer.fingerprint[:12]}, saved {expected[:12]}); restore the file"
+            f"{file}: this is not the tokenizer that was saved here (fingerprint {tokenizer.fingerprint[:12]}, "
+            f"saved {expected[:12]}); restore the file"
         )
     return tokenizer
 

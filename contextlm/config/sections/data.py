@@ -15,6 +15,7 @@ KINDS = (
     "NullTokenizer",
 )
 
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which tokens, in which order, under which tokenizer."""
