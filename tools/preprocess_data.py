@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
             vocab_size=given.vocab_size,
             json_keys=tuple(given.json_keys),
             append_eod=given.append_eod,
-            workers=given.workers or (1 if given.executor == "ray" else None),
+            workers=1 if given.workers is None and given.executor == "ray" else given.workers,
             on_error=given.on_error,
         )
         with ProgressDisplay(given.log_interval, sys.stderr) as display:

@@ -40,7 +40,7 @@ def tokenizer_problems(data: DataConfig, vocab_size: int | None) -> list[str]:
     if data.eod_token is not None and kind in _FIXED_EOD:
         problems.append(f"--eod-token {data.eod_token}: the {kind}'s is fixed; drop it")
     if kind == "NullTokenizer" and vocab_size is None:
-        problems.append("--vocab-size: missing; the NullTokenizer reads numbers below it, and it itself is EOD")
+        problems.append("--vocab-size: missing; give the number of the NullTokenizer's ids without EOD")
     return problems
 
 

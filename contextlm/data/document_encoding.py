@@ -112,6 +112,7 @@ class _Encoder:
         """The texts of one key, each a list of sentences."""
         sentences = [sentence for text in texts for sentence in text]
         ids, lengths = self._tokenizer.encode_batch(sentences)
+        ids = ids.astype(self._dtype, copy=False)
         owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])[lengths > 0]
         lengths = lengths[lengths > 0]  # A sentence without tokens is no sequence.
         sequences = np.bincount(owners, minlength=len(texts))
@@ -119,7 +120,7 @@ class _Encoder:
             last = np.cumsum(sequences)[sequences > 0] - 1  # of each document, among the sequences
             ids = np.insert(ids, np.cumsum(lengths)[last], self._eod)
             lengths[last] += 1
-        return EncodedTexts(ids.astype(self._dtype, copy=False), lengths, sequences, sum(map(_num_bytes, sentences)))
+        return EncodedTexts(ids, lengths, sequences, sum(map(_num_bytes, sentences)))
 
 
 def _num_bytes(text: str) -> int:
