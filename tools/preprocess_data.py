@@ -9,8 +9,12 @@ The work is in `contextlm/data/preprocessing.py`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+
+# NumPy's threads would multiply no matrix here, and only keep workers from being copies of this process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe

@@ -16,6 +16,9 @@ import numpy as np
 EncodeArray = Callable[[str], np.ndarray]
 
 SAMPLE_CHARACTERS = 1 << 15  # of the first documents
+# A library that remembers every word it has met must not grow for ever.
+GROWTH_BYTES = 200 << 20
+CHARACTERS_BETWEEN_LOOKS = 16 << 20
 # Where libraries have differed: classes of characters, runs of blanks, line ends, contractions, normal forms, bytes.
 ODD_TEXTS = (
     "",
@@ -69,12 +72,16 @@ class BatchEncoder:
         self._special = _search(special_texts)
         self._control = np.array(sorted(control), dtype=np.int64)
         self._quick: EncodeArray | None = None
+        self._load: Callable[[], EncodeArray] | None = None
         self._chosen = False
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `Tokenizer.encode_batch`."""
         if not self._chosen:
             self._choose(texts)
+        elif self._load is not None and self._memory.has_grown(texts):
+            self._quick = None  # Forget what it remembers of all the words it has met.
+            self._quick, self._memory = self._load(), _Memory()
         pieces = [self._encode(text) for text in texts]
         lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
         ids = np.concatenate(pieces) if pieces else np.empty(0, np.uint32)
@@ -117,7 +124,8 @@ class BatchEncoder:
                 continue
             wrong = next((text for text in self._sample(texts) if not self._agrees(quick, text)), None)
             if wrong is None:
-                self.library, self._quick = name, quick
+                self.library, self._quick, self._load = name, quick, load
+                self._memory = _Memory()
                 return
             self.notices.append(f"{name} gives other ids for the text {wrong[:40]!r} and is not used")
 
@@ -137,6 +145,25 @@ class BatchEncoder:
             return np.array_equal(quick(text), right)
         except Exception:
             return False
+
+
+class _Memory:
+    """How much more memory this process has come to need; it is looked at once in a while."""
+
+    def __init__(self) -> None:
+        self._characters = 0
+        self._before: int | None = None  # as it is at the first look
+
+    def has_grown(self, texts: Sequence[str]) -> bool:
+        """Whether that is too much, `texts` being what comes next."""
+        self._characters += sum(map(len, texts))
+        if self._characters < CHARACTERS_BETWEEN_LOOKS:
+            return False
+        import psutil
+
+        now = psutil.Process().memory_info().rss
+        self._characters, self._before = 0, self._before or now
+        return now - self._before > GROWTH_BYTES
 
 
 def _search(texts: Iterable[str]) -> Callable[[str], object]:

@@ -16,6 +16,7 @@ from contextlm.config.schema import DataConfig
 from contextlm.data.indexed_format import token_dtype
 from contextlm.data.sources.batches import Batch
 from contextlm.data.sources.documents import Document, Reject
+from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 
@@ -67,9 +68,9 @@ def encode_batch(settings: EncodingSettings, batch: Batch) -> EncodedBatch:
     return _encoder(settings).encode(batch)
 
 
-def prepare(settings: EncodingSettings) -> None:
-    """Load the tokenizer, which takes longer than all else before the first batch."""
-    _encoder(settings)
+def tokenizer_of(settings: EncodingSettings) -> Tokenizer:
+    """The tokenizer that `encode_batch` uses in this process."""
+    return _encoder(settings).tokenizer
 
 
 @lru_cache(maxsize=1)
@@ -81,9 +82,9 @@ def _encoder(settings: EncodingSettings) -> _Encoder:
 class _Encoder:
     def __init__(self, settings: EncodingSettings) -> None:
         self._keys = range(len(settings.json_keys))
-        self._tokenizer = build_tokenizer(settings.data, settings.vocab_size)
-        self._eod = self._tokenizer.eod if settings.append_eod else None
-        self._dtype = token_dtype(self._tokenizer.vocab_size)
+        self.tokenizer = build_tokenizer(settings.data, settings.vocab_size)
+        self._eod = self.tokenizer.eod if settings.append_eod else None
+        self._dtype = token_dtype(self.tokenizer.vocab_size)
 
     def encode(self, batch: Batch) -> EncodedBatch:
         """All documents of a batch."""
@@ -94,7 +95,7 @@ class _Encoder:
             items = [self._judged(item) for item in items]
             texts = self._encode(items)
         rejects = [item for item in items if isinstance(item, Reject)]
-        return EncodedBatch(texts, rejects, batch.num_bytes, tuple(self._tokenizer.batch_encoder.notices))
+        return EncodedBatch(texts, rejects, batch.num_bytes, tuple(self.tokenizer.batch_encoder.notices))
 
     def _encode(self, items: Sequence[Document | Reject]) -> list[EncodedTexts]:
         documents = [item for item in items if isinstance(item, Document)]
@@ -111,7 +112,7 @@ class _Encoder:
     def _encode_key(self, texts: list[list[str]]) -> EncodedTexts:
         """The texts of one key, each a list of sentences."""
         sentences = [sentence for text in texts for sentence in text]
-        ids, lengths = self._tokenizer.encode_batch(sentences)
+        ids, lengths = self.tokenizer.encode_batch(sentences)
         ids = ids.astype(self._dtype, copy=False)
         owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])[lengths > 0]
         lengths = lengths[lengths > 0]  # A sentence without tokens is no sequence.

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from contextlm.config.schema import DataConfig
-from contextlm.data.document_encoding import EncodingSettings
-from contextlm.data.encoding_pool import BYTES_PER_WORKER, EncodingPool, cores
+from contextlm.data.document_encoding import EncodingSettings, tokenizer_of
+from contextlm.data.encoding_pool import cores, encode_batches
 from contextlm.data.fingerprints import run_fingerprint, sources_of
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.reject_log import RejectLog
@@ -25,8 +26,9 @@ from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.units import Unit, find_units
 from contextlm.data.tokenizer_interface import Tokenizer
-from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
+
+BYTES_PER_WORKER = 2 << 20  # Below, a worker costs more than it gives.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,11 @@ class PreprocessingOptions:
     append_eod: bool = False
     workers: int | None = None
     on_error: str = "raise"
+
+    @property
+    def encoding(self) -> EncodingSettings:
+        """What decides the tokens."""
+        return EncodingSettings(self.data, self.json_keys, self.append_eod, self.vocab_size)
 
     def prefix(self, key: str) -> str:
         """Prefix of the dataset of one key."""
@@ -114,7 +121,7 @@ def make_plan(options: PreprocessingOptions) -> Plan:
         UserError: all that is wrong with them.
     """
     units = _check(options)
-    tokenizer = build_tokenizer(options.data, options.vocab_size)
+    tokenizer = tokenizer_of(options.encoding)
     if options.append_eod and tokenizer.eod is None:
         raise UserError(f"--append-eod: this {tokenizer.kind} has no end-of-document token; set --eod-token")
     # Not on_error: what is finished has no rejects, or has them listed.
@@ -134,17 +141,18 @@ def write_part(
     began = time.perf_counter()
     progress = Progress(sum(unit.size for unit in units))
     tokenizer = plan.tokenizer
-    settings = EncodingSettings(options.data, options.json_keys, options.append_eod, options.vocab_size)
+    sources = sources_of(units)
     text_bytes = [0] * len(options.json_keys)
     said: set[str] = set()
     with ExitStack() as stack:
-        pool = stack.enter_context(EncodingPool(settings, _workers(options, progress.total_bytes)))
+        batches = encode_batches(options.encoding, read_batches(units, options.json_keys), _workers(options, progress))
+        stack.enter_context(closing(batches))
+        first = list(islice(batches, 1))  # The workers start, before the files of this process are opened.
         rejects = stack.enter_context(RejectLog(rejects_path(options)))
         writers = [
             stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size)) for key in options.json_keys
         ]
-        sources = sources_of(units)
-        for batch in pool.encode(read_batches(units, options.json_keys)):
+        for batch in chain(first, batches):
             if batch.rejects and options.on_error == "raise":
                 raise _unusable(batch.rejects[0])
             rejects.add(batch.rejects)
@@ -208,10 +216,10 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
     return units
 
 
-def _workers(options: PreprocessingOptions, num_bytes: int) -> int:
-    """Processes for an input of `num_bytes`, 0 where that is not known."""
+def _workers(options: PreprocessingOptions, progress: Progress) -> int:
+    """Processes to start: none are worth it for an input of a few batches."""
     most = options.workers or cores()
-    return min(most, 1 + num_bytes // BYTES_PER_WORKER) if num_bytes else most
+    return most if progress.total_bytes == 0 else min(most, 1 + progress.total_bytes // BYTES_PER_WORKER)
 
 
 def _unusable(reject: Reject) -> UserError:
