@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,20 +22,27 @@ TOKENIZER = ("--append-eod", "--tokenizer-type", "ByteTokenizer")
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """Variables with which a program finds a Ray cluster of one node with two cores."""
-    folder = tmp_path_factory.mktemp("ray")
+    # A folder of its own: Ray's usual one would tell others of this cluster, after its end too. With a short name:
+    # there are sockets in it.
+    folder = tempfile.mkdtemp(prefix="ray")
     ray = str(Path(sys.executable).with_name("ray"))
-    options = ("--head", "--port=6399", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block")
-    with open(folder / "log", "wb") as log:
+    options = ("--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block")
+    options = (*options, f"--temp-dir={folder}")
+    with open(Path(folder, "log"), "wb") as log:
         head = subprocess.Popen(
             [ray, "start", *options], stdout=log, stderr=log, env=environment(), start_new_session=True
         )
         try:
-            yield {"RAY_ADDRESS": "127.0.0.1:6399"}
+            while not Path(folder, "ray_current_cluster").exists():
+                assert head.poll() is None, Path(folder, "log").read_text()
+                time.sleep(0.2)
+            yield {"RAY_TMPDIR": folder}
         finally:
             head.terminate()
             head.wait(60)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def preprocess(inputs: Path, prefix: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +54,8 @@ def preprocess(inputs: Path, prefix: Path, *options: str, **variables: str) -> s
 
 def test_no_cluster(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text(json.dumps({"text": "one"}))
-    lonely = preprocess(tmp_path / "c.jsonl", tmp_path / "x", "--partitions", "1", "--executor", "ray")
+    ray = ("--partitions", "1", "--executor", "ray")
+    lonely = preprocess(tmp_path / "c.jsonl", tmp_path / "x", *ray, RAY_TMPDIR=str(tmp_path))
     assert lonely.returncode == 1 and "error: --executor ray: there is no Ray cluster here" in lonely.stderr
 
 
