@@ -7,19 +7,23 @@ tokenizer and the output folder at the same paths, and our dependencies; this pa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from contextlm.data.preprocessing import Plan, Progress, make_plan
-from contextlm.data.sharded_preprocessing import Piece, write_piece
+from contextlm.data.sharded_preprocessing import Piece, Report, Say, write_piece
 from contextlm.data.sources.sharing import share
 from contextlm.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def on_ray(plan: Plan, pieces: Sequence[Piece], report: Callable[[Progress], None]) -> Iterator[Progress]:
-    """Make `pieces`, as many at once as the cluster has room for; `report` is called after each.
+def on_ray(plan: Plan, pieces: Sequence[Piece], report: Report, say: Say) -> Iterator[Progress]:
+    """Make `pieces`, as many at once as the cluster has room for.
+
+    Args:
+        report: called after each.
+        say: told how many tasks there are.
 
     Raises:
         UserError: no Ray, no cluster, no node with `--workers` cores, or what a piece raised.
@@ -45,6 +49,7 @@ def on_ray(plan: Plan, pieces: Sequence[Piece], report: Callable[[Progress], Non
     task = ray.remote(num_cpus=cores)(_make)
     sizes = [sum(unit.size for unit in share(plan.units, part.num_shards, part.shard)) for _, part in pieces]
     done = Progress(sum(sizes))
+    say(f"{len(pieces)} tasks of {cores} core{'s' if cores > 1 else ''} on a Ray cluster")
     waiting = [task.remote(os.getcwd(), piece) for piece in pieces]
     while waiting:
         finished, waiting = ray.wait(waiting)

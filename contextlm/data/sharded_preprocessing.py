@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 
 # Makes pieces that are not finished, in any order, and gives what was done for each.
-Executor = Callable[[Plan, Sequence[Piece], Report], Iterator[Progress]]
+Executor = Callable[[Plan, Sequence[Piece], Report, Say], Iterator[Progress]]
 
 
 def preprocess_shard(
@@ -61,7 +61,7 @@ def preprocess_shard(
     prefix = f"{options.output_prefix}-{shard:05d}-of-{num_shards:05d}"
     piece = Piece(dataclasses.replace(options, output_prefix=prefix), Part(plan.run, shard, num_shards))
     sidecars = _finished(piece, say)
-    return piece.options, write_piece(plan, piece, report) if sidecars is None else _totals(sidecars)
+    return piece.options, write_piece(plan, piece, report, say) if sidecars is None else _totals(sidecars)
 
 
 def preprocess_partitions(
@@ -95,7 +95,7 @@ def preprocess_partitions(
         ]
         missing = [piece for piece in pieces if _finished(piece, say) is None]
         resumed = len(missing) < partitions
-        for _ in (executor or _in_this_process)(plan, missing, report):
+        for _ in (executor or _in_this_process)(plan, missing, report, say):
             pass
         sidecars = _merge(options, pieces)
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +105,7 @@ def preprocess_partitions(
     return totals
 
 
-def write_piece(plan: Plan, piece: Piece, report: Report = lambda _: None) -> Progress:
+def write_piece(plan: Plan, piece: Piece, report: Report = lambda _: None, say: Say = lambda _: None) -> Progress:
     """Write the datasets of one piece."""
     if plan.run != piece.part.run:
         raise UserError(
@@ -113,7 +113,7 @@ def write_piece(plan: Plan, piece: Piece, report: Report = lambda _: None) -> Pr
             "the run; they must lie at the same path on all machines and not change meanwhile"
         )
     units = share(plan.units, piece.part.num_shards, piece.part.shard)
-    return write_part(plan, piece.options, units, piece.part, report)
+    return write_part(plan, piece.options, units, piece.part, report, say)
 
 
 def _plan(options: PreprocessingOptions, flag: str, number: int) -> Plan:
@@ -123,11 +123,11 @@ def _plan(options: PreprocessingOptions, flag: str, number: int) -> Plan:
     return plan
 
 
-def _in_this_process(plan: Plan, pieces: Sequence[Piece], report: Report) -> Iterator[Progress]:
+def _in_this_process(plan: Plan, pieces: Sequence[Piece], report: Report, say: Say) -> Iterator[Progress]:
     sizes = [sum(unit.size for unit in share(plan.units, part.num_shards, part.shard)) for _, part in pieces]
     done = Progress(sum(sizes))
     for piece in pieces:
-        done = done.plus(write_piece(plan, piece, lambda now, before=done: report(before.plus(now))))
+        done = done.plus(write_piece(plan, piece, lambda now, before=done: report(before.plus(now)), say))
         yield done
 
 

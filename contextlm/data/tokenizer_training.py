@@ -94,7 +94,7 @@ def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> I
     """
     found = False
     try:
-        for text in _texts(units, json_key):
+        for text in training_texts(units, json_key):
             for sentence in text.splitlines(keepends=True):
                 for start in range(0, len(sentence), SENTENCE_CHARACTERS):
                     found = True
@@ -106,7 +106,12 @@ def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> I
         raise
 
 
-def _texts(units: list[Unit], json_key: str) -> Iterator[str]:
+def training_texts(units: list[Unit], json_key: str) -> Iterator[str]:
+    """The text of every document.
+
+    Raises:
+        UserError: something that is no document; a vocabulary is trained on all of the text or not at all.
+    """
     for batch in read_batches(units, [json_key]):
         for item in batch.documents():
             if isinstance(item, Reject):

@@ -103,7 +103,7 @@ def interrupted(options: PreprocessingOptions, pieces: int, after: int) -> list[
 
     said: list[str] = []
 
-    def executor(plan, missing, report):
+    def executor(plan, missing, report, say):
         for piece in missing[:after]:
             yield write_piece(plan, piece)
         raise KeyboardInterrupt
