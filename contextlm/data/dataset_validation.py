@@ -65,9 +65,11 @@ def validate_dataset(prefix: str, tokenizer: Tokenizer | None = None) -> Finding
     if found.sidecar is not None:
         found.problems += _sidecar_problems(prefix, found.sidecar, found.dataset, tokenizer)
     if found.dataset is not None:
-        excess = Path(f"{prefix}.bin").stat().st_size - found.dataset.bin_bytes
-        if excess:
-            found.problems.append(f"{prefix}.bin is {excess} bytes longer than its index says; make the dataset again")
+        expected, size = found.dataset.bin_bytes, Path(f"{prefix}.bin").stat().st_size
+        if size > expected:
+            found.problems.append(
+                f"{prefix}.bin is longer than its index says: {expected} bytes expected, {size} found; make it again"
+            )
         _check_tokens(found, prefix, tokenizer)
     return found
 

@@ -166,5 +166,5 @@ def _merged_origin(sidecars: Sequence[Sidecar]) -> Origin:
         append_eod=first.append_eod,
         rejects=sum(sidecar.rejects for sidecar in sidecars),
         sources=tuple(dict.fromkeys(source for sidecar in sidecars for source in sidecar.sources)),
-        part=Part(first.part.run) if len(runs) == 1 and first.part else None,
+        part=Part(first.part.run) if first.part and len(runs) == 1 and len(sidecars) == first.part.num_shards else None,
     )

@@ -9,13 +9,13 @@ a Ray cluster (`ray_executor.py`).
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from contextlm import atomic_files
 from contextlm.data.indexed import file_sha256
 from contextlm.data.merging import merge_datasets
 from contextlm.data.preprocessing import (
@@ -27,7 +27,9 @@ from contextlm.data.preprocessing import (
     rejects_path,
     write_part,
 )
+from contextlm.data.reject_log import RejectLog
 from contextlm.data.sidecar import Part, Sidecar, read_sidecar
+from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.sharing import share
 from contextlm.data.sources.units import STDIN
 from contextlm.errors import UserError
@@ -184,10 +186,12 @@ def _merge(options: PreprocessingOptions, pieces: Sequence[Piece]) -> list[Sidec
         )
     if not any(read_sidecar(piece.options.prefix(options.json_keys[0])).documents for piece in pieces):
         raise no_document(options)
-    logs = [path for piece in pieces if (path := rejects_path(piece.options)).is_file()]
-    rejects_path(options).unlink(missing_ok=True)
-    if logs:
-        atomic_files.write_bytes(rejects_path(options), b"".join(path.read_bytes() for path in logs))
+    with RejectLog(rejects_path(options)) as log:
+        for path in (rejects_path(piece.options) for piece in pieces):
+            if path.is_file():
+                with open(path, encoding="utf-8") as stream:
+                    log.add(Reject(*json.loads(line).values()) for line in stream)
+        log.finish()
     for key in options.json_keys:
         merge_datasets([piece.options.prefix(key) for piece in pieces], options.prefix(key))
     return [read_sidecar(options.prefix(key)) for key in options.json_keys]

@@ -75,7 +75,7 @@ def test_faults_in_the_files_are_all_found(tmp_path: Path) -> None:
     assert "data.bin is truncated: 18 bytes expected, 17 found" in problem
     (tmp_path / "data.bin").write_bytes(tokens + b"\0\0")
     (problem,) = validate_dataset(prefix).problems
-    assert "2 bytes longer than its index says" in problem
+    assert "data.bin is longer than its index says: 18 bytes expected, 20 found" in problem
     (tmp_path / "data.bin").unlink()
     (tmp_path / "data.json").write_text("{")
     assert len(validate_dataset(prefix).problems) == 2
