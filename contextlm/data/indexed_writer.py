@@ -223,8 +223,9 @@ class IndexedWriter:
         try:
             yield
         except OSError as error:
+            reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
             raise UserError(
-                f"--output-prefix: {self.prefix}.bin and .idx cannot be written ({error.strerror or error}); nothing "
+                f"--output-prefix: {self.prefix}.bin and .idx cannot be written ({reason}); nothing "
                 "has been left there; make room or give another place, and run the same command again"
             ) from error
 

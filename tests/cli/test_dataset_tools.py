@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def test_flags_of_pieces(corpus: Path, capsys: pytest.CaptureFixture[str], flags
     prefix = corpus.parent / "x"
     assert status(preprocess_data, "--input", corpus, "--output-prefix", prefix, *TOKENIZER, *flags) == 1
     assert f"error: {message}" in capsys.readouterr().err and not list(corpus.parent.glob("x*"))
+
+
+def test_a_place_where_nothing_can_be_written(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefix = preprocess(corpus, "c")
+    nowhere = corpus / "x"  # below a file
+    commands = (
+        (preprocess_data, "--input", corpus, *TOKENIZER),
+        (preprocess_data, "--input", corpus, *TOKENIZER, "--partitions", 2),
+        (merge_datasets, "--input", f"{prefix}_text_document"),
+    )
+    for program, *words in commands:
+        assert status(program, *words, "--output-prefix", nowhere) == 1
+        assert re.search(r"cannot be written \((File exists|Not a directory): .*corpus.jsonl", capsys.readouterr().err)
 
 
 def test_validation_tells_all_problems_and_fails(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
