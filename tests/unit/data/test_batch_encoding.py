@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contextlm.config.schema import DataConfig
+from contextlm.data import batch_encoding
 from contextlm.data.batch_encoding import ODD_TEXTS, BatchEncoder, EncodeArray, QuickLibrary
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
@@ -164,3 +165,18 @@ def test_absent_and_unfit_libraries_are_named() -> None:
         "one is not installed; with it this is much faster: pip install one",
         "two does not read this vocabulary and is not used (no such model)",
     ]
+
+
+def test_a_library_that_remembers_every_word_is_made_to_forget(
+    byte_level_json: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gigatoken")
+    monkeypatch.setattr(batch_encoding, "CHARACTERS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr(batch_encoding, "GROWTH_BYTES", -1)
+    tokenizer = build_tokenizer(DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(byte_level_json)))
+    loads = []
+    load = tokenizer._gigatoken
+    monkeypatch.setattr(tokenizer, "_gigatoken", lambda: (loads.append(1), load())[1])
+    for text in ("first", "second", "third fox"):
+        assert tokenizer.encode_batch([text])[0].tolist() == tokenizer.encode(text)
+    assert len(loads) == 3
