@@ -49,7 +49,7 @@ def test_any_texts(tokenizer: Tokenizer) -> None:
         st.text(st.sampled_from(" \n\t\r\u00a0\u3000"), max_size=8),
     )
 
-    @hypothesis.settings(max_examples=150, deadline=None)
+    @hypothesis.settings(max_examples=60, deadline=None)
     @hypothesis.given(st.lists(st.lists(pieces, max_size=8).map("".join), max_size=6))
     def prove(texts: list[str]) -> None:
         check(tokenizer, texts)
