@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlm.config.schema import DataConfig
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
+from contextlm.data.sources.units import READABLE, TXT_DOCUMENTS
 from contextlm.data.tokenizers import KINDS
 from contextlm.errors import UserError
 
@@ -32,7 +33,17 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
     parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH", help="files, folders, 'glob patterns', - for stdin"
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help=f"files, folders, 'glob patterns'; - for JSON lines from stdin; hf://NAME[:SPLIT]; kinds: {READABLE}",
+    )
+    parser.add_argument(
+        "--txt-documents",
+        choices=TXT_DOCUMENTS,
+        default="file",
+        help="a document of a .txt file: all of it, or what lies between two blank lines [file]",
     )
     parser.add_argument(
         *("--json-keys", "--text-column"), nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
@@ -98,6 +109,7 @@ def main(arguments: Sequence[str]) -> int:
             ),
             json_keys=tuple(given.json_keys),
             append_eod=given.append_eod,
+            txt_documents=given.txt_documents,
             workers=given.workers,
             on_error=given.on_error,
         )

@@ -44,6 +44,7 @@ class PreprocessingOptions:
         data: tokenizer type, model and EOD token.
         json_keys: keys whose texts become a dataset each.
         append_eod: end each document that is not empty with EOD.
+        txt_documents: what a document of a `.txt` file is: all of the `file`, or a block between `blank-line`s.
         workers: processes that tokenize; with 1 it happens in this one.
         on_error: `raise` at the first line that is no document, or `skip` it and log it.
     """
@@ -53,6 +54,7 @@ class PreprocessingOptions:
     data: DataConfig
     json_keys: tuple[str, ...] = ("text",)
     append_eod: bool = False
+    txt_documents: str = "file"
     workers: int = 1
     on_error: str = "raise"
 
@@ -132,7 +134,7 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
     if not options.json_keys or len(set(options.json_keys)) < len(options.json_keys):
         problems.append(f"--json-keys {' '.join(options.json_keys)}: give each key once")
     try:
-        units = find_units(options.inputs)
+        units = find_units(options.inputs, options.txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:
