@@ -142,7 +142,8 @@ def parse(line: bytes) -> Mapping[str, Any]:
     if record is None:
         record = _parse_slowly(line)
     if not isinstance(record, dict):
-        raise Unusable(f"a JSON object is expected, not {kind_of(record)}")
+        hint = "; `jq -c .[]` writes its objects one per line" if isinstance(record, list) else ""
+        raise Unusable(f"a JSON object is expected, not {kind_of(record)}{hint}")
     return record
 
 

@@ -108,8 +108,11 @@ def _below(folder: str) -> Iterator[str]:
         if is_saved_dataset(place):
             raise UserError(f"{place} was made by save_to_disk; --input {HUB}{place} reads it")
         real = os.path.realpath(place)
-        folders[:] = [name for name in folders if not name.startswith(".") and real not in seen]
+        if real in seen:  # A link leads back.
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 
 
