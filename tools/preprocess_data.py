@@ -1,7 +1,7 @@
 """python tools/preprocess_data.py --input corpus.jsonl --output-prefix data/corpus --append-eod \\
     --workers 2 --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
 
-Tokenizes `.jsonl` text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
+Tokenizes text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
 `--data-path data/corpus_text_document`. The options are Megatron-LM's, and so are the files, byte for byte.
 The work is in `contextlm/data/preprocessing.py`.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlm.config.schema import DataConfig
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
-from contextlm.data.sources.units import READABLE, TXT_DOCUMENTS
+from contextlm.data.sources.flags import add_input_flags
 from contextlm.data.tokenizers import KINDS
 from contextlm.errors import UserError
 
@@ -32,19 +32,7 @@ REFUSED = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
-    parser.add_argument(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help=f"files, folders, 'glob patterns'; - for JSON lines from stdin; hf://NAME[:SPLIT]; kinds: {READABLE}",
-    )
-    parser.add_argument(
-        "--txt-documents",
-        choices=TXT_DOCUMENTS,
-        default="file",
-        help="a document of a .txt file: all of it, or what lies between two blank lines [file]",
-    )
+    add_input_flags(parser)
     parser.add_argument(
         *("--json-keys", "--text-column"), nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
     )

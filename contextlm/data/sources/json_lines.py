@@ -33,8 +33,8 @@ NOT_LINES = {
     b"\xff\xfe": "UTF-16 text; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it",
     b"\xfe\xff": "UTF-16 text; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it",
 }
-# Above as many brackets `json`, whose depth of nesting is limited, decides alone what is readable.
-NESTING = 200
+# From this depth on `json`, whose own limit depends on what runs it, decides alone what is readable.
+NESTING = 500
 TOO_LONG = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MiB"
 # Numbers are never text, so their value does not matter; `int` refuses more than 4300 digits.
 _DECODER = json.JSONDecoder(parse_int=float)
@@ -132,14 +132,11 @@ def parse(line: bytes) -> Mapping[str, Any]:
     Raises:
         Unusable: it is no JSON object.
     """
-    fast = _orjson_loads()
-    record = None
-    if fast is not None and line.count(b"[") + line.count(b"{") < NESTING:
-        try:
-            record = fast(line)
-        except ValueError:
-            pass  # `json` has the last word: it reads NaN, lone surrogates outside the text, a byte order mark.
-    if record is None:
+    try:
+        record = _fast_loads()(line)
+    except ValueError:
+        record = None  # `json` has the last word: it reads NaN, lone surrogates outside the text, a byte order mark.
+    if record is None or (len(line) > 2 * NESTING and _is_deep(record)):
         record = _parse_slowly(line)
     if not isinstance(record, dict):
         hint = "; `jq -c .[]` writes its objects one per line" if isinstance(record, list) else ""
@@ -161,10 +158,21 @@ def _parse_slowly(line: bytes) -> Any:
         raise Unusable("not readable JSON (nested too deeply)") from None
 
 
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(NESTING):
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        if not containers:
+            return False
+        level = [item for outer in containers for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return True
+
+
 @lru_cache(maxsize=1)
-def _orjson_loads() -> Callable[[bytes], Any] | None:
+def _fast_loads() -> Callable[[bytes], Any]:
+    """orjson's, or one that leaves everything to `json`."""
     try:
         import orjson
     except ImportError:
-        return None
+        return lambda line: None
     return orjson.loads

@@ -114,7 +114,7 @@ def check(path: Path, content: bytes, texts: list[str], rejects: list[tuple[int,
 @pytest.mark.parametrize("case", LINE_CASES)
 def test_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, without_orjson: bool) -> None:
     if without_orjson:
-        monkeypatch.setattr(json_lines, "_orjson_loads", lambda: None)
+        monkeypatch.setattr(json_lines, "_fast_loads", lambda: lambda line: None)
     name, content, texts, rejects = LINE_CASES[case]
     check(tmp_path / name, content, texts, rejects)
 
@@ -132,6 +132,19 @@ def test_packed_files(tmp_path: Path, case: str, suffix: str) -> None:
     assert len(rejects) == (reason is not None)
     for reject in rejects:
         assert (reject.path, reject.line) == (str(path), len(texts) + 1) and reason in reject.reason
+
+
+def test_zstandard_as_other_programs_write_it(tmp_path: Path) -> None:
+    """`zstd --long=28`, which its own default refuses to read, and the frames for readers to skip of `pzstd`."""
+    library = pytest.importorskip("zstandard")
+    parameters = library.ZstdCompressionParameters.from_level(1, window_log=28)
+    packer = library.ZstdCompressor(compression_params=parameters).compressobj()
+    long = packer.compress(LINES) + packer.flush()
+    with pytest.raises(library.ZstdError, match="too much memory"):
+        library.ZstdDecompressor().decompressobj().decompress(long)
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0" + b"size"
+    (tmp_path / "a.jsonl.zst").write_bytes(skipped + long + skipped + zstandard(LINES) + skipped)
+    assert read(tmp_path / "a.jsonl.zst") == (TEXTS * 2, [])
 
 
 @pytest.mark.parametrize(
