@@ -7,7 +7,7 @@ machine. Nothing in a dataset is executed: loading scripts are refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from contextlm.data.sources.documents import Place, Unread
@@ -27,7 +27,7 @@ def find_dataset(given: str) -> Unit:
         UserError: the name has no form, the folder no such split.
     """
     name, _, split = _parsed(given)
-    if not is_saved_dataset(name):
+    if not is_saved_dataset(os.listdir(name) if os.path.isdir(name) else ()):
         return Unit(given, "hub", 0)
     dataset = _saved(name, split)
     # At least a byte for each row, for the bytes are what divides them.
@@ -35,10 +35,9 @@ def find_dataset(given: str) -> Unit:
     return Unit(given, "saved", size, start=0, stop=dataset.num_rows)
 
 
-def is_saved_dataset(folder: str) -> bool:
-    """Whether `save_to_disk` of `datasets` made the folder."""
-    names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    return {"state.json", "dataset_info.json"} <= names or "dataset_dict.json" in names
+def is_saved_dataset(names: Collection[str]) -> bool:
+    """Whether `save_to_disk` of `datasets` made a folder of these files."""
+    return ("state.json" in names and "dataset_info.json" in names) or "dataset_dict.json" in names
 
 
 def read_dataset(unit: Unit, keys: Sequence[str]) -> Iterator[Rows | Unread]:

@@ -24,6 +24,7 @@ from contextlm.data.sources.units import Unit
 
 TOO_LONG = f"a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB"
 _BLANK_LINE = re.compile(rb"^[ \t\r\f\v]*\n", re.MULTILINE)
+_BLANK_LINE_OR_END = re.compile(rb"^[ \t\r\f\v]*(?:\n|\Z)", re.MULTILINE)
 
 
 class WholeText(NamedTuple):
@@ -58,10 +59,10 @@ class TextBlocks(NamedTuple):
     def documents(self, keys: Sequence[str]) -> Iterator[Document | Reject]:
         """A document or a reject for each block."""
         begin, place = 0, self.place
-        ends = [(match.start(), match.end()) for match in _BLANK_LINE.finditer(self.raw)]
+        ends = [(match.start(), match.end()) for match in _BLANK_LINE_OR_END.finditer(self.raw)]
         for end, next_begin in (*ends, (len(self.raw), len(self.raw))):
             block = self.raw[begin:end]
-            if not block.isspace() and block:
+            if block:
                 yield _document(place, block.removesuffix(b"\n").removesuffix(b"\r"), keys)
             place = place._replace(number=place.number + self.raw.count(b"\n", begin, next_begin))
             begin = next_begin

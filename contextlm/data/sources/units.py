@@ -105,7 +105,7 @@ def _below(folder: str) -> Iterator[str]:
 
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if is_saved_dataset(place):
+        if is_saved_dataset(names):
             raise UserError(f"{place} was made by save_to_disk; --input {HUB}{place} reads it")
         real = os.path.realpath(place)
         if real in seen:  # A link leads back.

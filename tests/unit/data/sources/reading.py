@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import HealthCheck, settings
+
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Document, Reject
 from contextlm.data.sources.units import Unit, find_units
+
+# No test depends on how fast the machine is.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def items_of(units: Sequence[Unit], batch_bytes: int = 1 << 18, key: str = "text") -> list[Document | Reject]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contextlm.data.sources import streams
 from contextlm.data.sources.sharing import share
 from contextlm.data.sources.units import Unit, find_units
-from tests.unit.data.sources.reading import items_of, texts_of
+from tests.unit.data.sources.reading import PATIENT, items_of, texts_of
 
 
 def json_lines(texts: list[str], last_newline: bool) -> bytes:
@@ -92,7 +92,7 @@ def check(units: list[Unit], expected: list[str], batch_bytes: int, num_shards: 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=20, deadline=None)
+@settings(PATIENT, max_examples=20)
 @given(
     texts=st.lists(st.text(max_size=300), min_size=1, max_size=12),
     odd=st.booleans(),
@@ -114,7 +114,7 @@ def test_any_documents_read_back(
 line = st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=60).map(lambda text: text.strip() + ".")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(PATIENT, max_examples=40)
 @given(
     blocks=st.lists(st.lists(line, min_size=1, max_size=4), min_size=1, max_size=8),
     end=st.sampled_from(["\n", "\r\n"]),

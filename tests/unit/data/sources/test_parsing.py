@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from contextlm.data.sources import json_lines
 from contextlm.data.sources.documents import Document, Place, Reject
 from contextlm.data.sources.json_lines import Lines
+from tests.unit.data.sources.reading import PATIENT
 
 surrogates = st.characters(codec="utf-8") | st.characters(categories=["Cs"])
 values = st.recursive(
@@ -26,7 +27,7 @@ def parsed(line: bytes) -> list[Document | Reject]:
     return list(Lines(Place("a", 1), line, len(line)).documents(["text"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(PATIENT, max_examples=150)
 @given(
     record=records,
     ascii_only=st.booleans(),
