@@ -90,10 +90,10 @@ def read_lines(unit: Unit) -> Iterator[Lines | Unread]:
                 yield Unread(place, TOO_LONG, num_bytes)
                 place, data = place._replace(number=place.number + 1), data[end:]
                 size = num_bytes = 0
-            if cut := data.rfind(b"\n") + 1:
-                raw = b"".join([*parts, data[:cut]])
+            if end := data.rfind(b"\n") + 1:
+                raw = b"".join([*parts, data[:end]])
                 yield Lines(place, raw, num_bytes)
-                place, data = place._replace(number=place.number + raw.count(b"\n")), data[cut:]
+                place, data = place._replace(number=place.number + raw.count(b"\n")), data[end:]
                 parts, size, num_bytes = [], 0, 0
             parts.append(data)
             size += len(data)

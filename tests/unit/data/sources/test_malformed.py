@@ -286,3 +286,20 @@ def test_bad_input_is_raised_or_skipped_and_listed(tmp_path: Path, case: str) ->
     listed = [json.loads(row) for row in (tmp_path / "out" / "x_rejects.jsonl").read_text().splitlines()]
     assert [(row["file"], row["line"]) for row in listed] == [(str(bad), line) for line, _ in rejects]
     assert all(part in row["reason"] for (_, part), row in zip(rejects, listed, strict=True))
+
+
+def test_damaged_files_are_raised_or_skipped_and_listed(tmp_path: Path) -> None:
+    packed, table = tmp_path / "a.jsonl.gz", tmp_path / "b.parquet"
+    packed.write_bytes(gzip.compress(A + B + A)[:-8])
+    table.write_bytes(parquet_file(table, ["c", "d"])[:-8])
+    for path, sentence in (
+        (packed, "a.jsonl.gz:4: the gzip data ends"),
+        (table, "b.parquet:1: not a readable parquet"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            preprocess(options(path))
+    progress = preprocess(options(packed, table, on_error="skip"))
+    assert (progress.documents, progress.rejected) == (3, 2)
+    assert progress.read_bytes == progress.total_bytes == packed.stat().st_size + table.stat().st_size
+    with pytest.raises(UserError, match="there is no usable document"):
+        preprocess(options(table, on_error="skip"))
