@@ -112,14 +112,14 @@ def _below(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # The same way round everywhere.
         yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 
 
 def _is_wanted(path: str) -> bool:
     """Whether a file that was not named by itself is text."""
     inner, _ = _suffixes(path)
-    return inner in FORMATS and _form(path) is not None and not path.endswith(OWN_FILES) and os.path.isfile(path)
+    return inner in FORMATS and _form(path) is not None and not path.endswith(OWN_FILES)
 
 
 def _suffixes(path: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from contextlm.data.sources import streams
 from contextlm.data.sources.sharing import share
 from contextlm.data.sources.units import Unit, find_units
+from contextlm.errors import UserError
 from tests.unit.data.sources.reading import PATIENT, items_of, texts_of
 
 
@@ -140,7 +141,8 @@ def test_any_blocks_between_blank_lines_read_back(
 
 def test_saved_and_local_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for place in ("datasets.config", "huggingface_hub.constants"):
+        monkeypatch.setattr(f"{place}.HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
     texts = ["ab" * n for n in range(40)]
     table = datasets.Dataset.from_dict({"id": list(range(40)), "text": texts})
@@ -150,6 +152,18 @@ def test_saved_and_local_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_parquet(tmp_path / "three", texts, False)
     for name, expected in (("one", texts), ("two", texts), ("two:test", texts[:3]), ("three:train", texts)):
         check(find_units([f"hf://{tmp_path}/{name}"]), expected, 300, 4)
+    (reject,) = items_of(find_units([f"hf://{tmp_path}/three"]), key="body")
+    assert (reject.line, reject.reason) == (1, "no column 'body'; columns: 'n', 'text'")
+    for wrong, sentence in (
+        (f"hf://{tmp_path}/two:valid", "no split 'valid'; splits: train, test"),
+        ("hf://a:b:c:d", "a dataset is named hf://NAME, hf://NAME:SPLIT or hf://NAME:CONFIG:SPLIT"),
+        (str(tmp_path), f"was made by save_to_disk; --input hf://{tmp_path}/"),
+    ):
+        with pytest.raises(UserError) as raised:
+            find_units([wrong])
+        assert str(raised.value).startswith(f"--input {wrong}: ") and sentence in str(raised.value)
+    with pytest.raises(UserError, match="--input hf://no/such: `datasets` cannot open it"):
+        items_of(find_units(["hf://no/such"]))
 
 
 @pytest.mark.parametrize("value", [["a", "b"], []])

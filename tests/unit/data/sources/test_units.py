@@ -76,7 +76,11 @@ def test_a_file_that_is_named_is_read(folder: Path) -> None:
 def test_links_are_followed_but_not_round(folder: Path) -> None:
     os.symlink(folder / "other", "data/deep/link")
     os.symlink(folder / "data", "data/deep/round")
-    assert "data/deep/link/a.jsonl" in names("data") and len(names("data")) == 7
+    os.symlink(folder / "data" / "f.jsonl", "data/a_second_name")
+    found = names("data")
+    assert len(found) == 7 and {"data/deep/link/a.jsonl", "data/a_second_name/1.json"} <= set(found)
+    os.symlink("nowhere", "data/broken.jsonl")
+    assert problems("data") == ["--input data/broken.jsonl: No such file or directory"]
 
 
 def test_formats(folder: Path) -> None:
