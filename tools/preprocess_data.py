@@ -1,7 +1,7 @@
 """python tools/preprocess_data.py --input corpus.jsonl --output-prefix data/corpus --append-eod \\
     --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
 
-Tokenizes `.jsonl` text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
+Tokenizes text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
 `--data-path data/corpus_text_document`. The options are Megatron-LM's, and so are the files, byte for byte.
 The work is in `contextlm/data/preprocessing.py`.
 """
@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
 from contextlm.data.sharded_preprocessing import preprocess_partitions, preprocess_shard
+from contextlm.data.sources.flags import add_input_flags
 from contextlm.data.tokenizer_flags import add_tokenizer_flags, tokenizer_config, tokenizer_words
 from contextlm.errors import UserError
 
@@ -32,9 +33,7 @@ REFUSED = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH", help="files, folders, 'glob patterns', - for stdin"
-    )
+    add_input_flags(parser)
     parser.add_argument(
         *("--json-keys", "--text-column"), nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
     )
@@ -135,6 +134,7 @@ def main(arguments: Sequence[str]) -> int:
             vocab_size=given.vocab_size,
             json_keys=tuple(given.json_keys),
             append_eod=given.append_eod,
+            txt_documents=given.txt_documents,
             workers=1 if given.workers is None and given.executor == "ray" else given.workers,
             on_error=given.on_error,
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextlm.data.byte_level_training import train_byte_level_bpe
+from contextlm.data.sources.flags import add_input_flags
 from contextlm.data.tokenizer_training import MODEL_TYPES, train_sentencepiece
 from contextlm.errors import UserError
 
@@ -22,7 +23,7 @@ TYPES = {"sentencepiece": "SentencePieceTokenizer", "byte-level-bpe": "HuggingFa
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train a tokenizer.", allow_abbrev=False)
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help=".jsonl files, one object per line")
+    add_input_flags(parser)
     parser.add_argument("--json-key", default="text", metavar="KEY", help="key of the text [text]")
     parser.add_argument("--vocab-size", type=int, required=True, help="tokens in all, 256 bytes included")
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX.model or PREFIX.json")
@@ -35,10 +36,10 @@ def train(given: argparse.Namespace) -> Path:
     """Train what was asked for; the file."""
     words = (given.input, given.output_prefix, given.vocab_size)
     if given.type == "sentencepiece":
-        return train_sentencepiece(*words, given.model_type or "unigram", given.json_key)
+        return train_sentencepiece(*words, given.model_type or "unigram", given.json_key, given.txt_documents)
     if given.model_type is not None:
         raise UserError(f"--model-type {given.model_type}: only for --type sentencepiece; leave it out")
-    return train_byte_level_bpe(*words, given.json_key)
+    return train_byte_level_bpe(*words, given.json_key, given.txt_documents)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,12 +18,15 @@ EOD_TOKEN = "<|endoftext|>"
 MIN_VOCAB_SIZE = 258  # 256 bytes, EOD, and one pair at least
 
 
-def train_byte_level_bpe(inputs: Sequence[str], output_prefix: str, vocab_size: int, json_key: str = "text") -> Path:
+def train_byte_level_bpe(
+    inputs: Sequence[str], output_prefix: str, vocab_size: int, json_key: str = "text", txt_documents: str = "file"
+) -> Path:
     """Train on every document of `inputs` and write `{output_prefix}.json`; equal input gives equal files.
 
     Args:
         vocab_size: tokens in all, the 256 bytes and `<|endoftext|>` (EOD, id 0) included.
         json_key: key of the text in each line.
+        txt_documents: what a document of a `.txt` file is; see `sources/units.py`.
 
     Raises:
         UserError: bad input or options, or a text too small for the vocabulary.
@@ -34,7 +37,7 @@ def train_byte_level_bpe(inputs: Sequence[str], output_prefix: str, vocab_size: 
     if vocab_size < MIN_VOCAB_SIZE:
         problems.append(f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes")
     try:
-        units = find_units(inputs)
+        units = find_units(inputs, txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:

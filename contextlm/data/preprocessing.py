@@ -42,6 +42,7 @@ class PreprocessingOptions:
         vocab_size: of `--vocab-size`, for the kinds of tokenizer that read it.
         json_keys: keys whose texts become a dataset each.
         append_eod: end each document that is not empty with EOD.
+        txt_documents: what a document of a `.txt` file is: all of the `file`, or a block between `blank-line`s.
         workers: cores to use, all if None; a small input does not need them.
         on_error: `raise` at the first line that is no document, or `skip` it and log it.
     """
@@ -52,6 +53,7 @@ class PreprocessingOptions:
     vocab_size: int | None = None
     json_keys: tuple[str, ...] = ("text",)
     append_eod: bool = False
+    txt_documents: str = "file"
     workers: int | None = None
     on_error: str = "raise"
 
@@ -208,7 +210,7 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
     if not options.json_keys or len(set(options.json_keys)) < len(options.json_keys):
         problems.append(f"--json-keys {' '.join(options.json_keys)}: give each key once")
     try:
-        units = find_units(options.inputs)
+        units = find_units(options.inputs, options.txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:

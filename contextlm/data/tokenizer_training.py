@@ -30,6 +30,7 @@ def train_sentencepiece(
     vocab_size: int,
     model_type: str = "unigram",
     json_key: str = "text",
+    txt_documents: str = "file",
 ) -> Path:
     """Train on every document of `inputs` and write `{output_prefix}.model`; equal input gives equal files.
 
@@ -37,6 +38,7 @@ def train_sentencepiece(
         vocab_size: pieces in all, the 256 bytes, the unknown piece and `</s>` (EOD) included.
         model_type: `unigram` or `bpe`.
         json_key: key of the text in each line.
+        txt_documents: what a document of a `.txt` file is; see `sources/units.py`.
 
     Raises:
         UserError: bad input or options, or a text too small for the vocabulary.
@@ -49,7 +51,7 @@ def train_sentencepiece(
     if model_type not in MODEL_TYPES:
         problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
     try:
-        units = find_units(inputs)
+        units = find_units(inputs, txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:
