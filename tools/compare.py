@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train matched models and compare them.", allow_abbrev=False)
     parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="what to train; see examples/studies")
-    parser.add_argument("--text", metavar="FILE", help=".jsonl text to train on, in place of the study's data")
+    parser.add_argument(
+        "--text",
+        metavar="PATH",
+        help="text to train on, as --input of preprocess_data.py, in place of the study's data",
+    )
     parser.add_argument("--folder", type=Path, help="where everything goes [runs/studies/NAME]")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the cores [1]")
     parser.add_argument("--retrain-changed", action="store_true", help="train anew what the study file changed")

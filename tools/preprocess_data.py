@@ -1,7 +1,7 @@
 """python tools/preprocess_data.py --input corpus.jsonl --output-prefix data/corpus --append-eod \\
-    --workers 2 --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
+    --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model
 
-Tokenizes `.jsonl` text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
+Tokenizes text into `data/corpus_text_document.bin/.idx/.json`, which training reads with
 `--data-path data/corpus_text_document`. The options are Megatron-LM's, and so are the files, byte for byte.
 The work is in `contextlm/data/preprocessing.py`.
 """
@@ -9,40 +9,42 @@ The work is in `contextlm/data/preprocessing.py`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from contextlm.config.schema import DataConfig
+# NumPy's threads would multiply no matrix here, and only keep workers from being copies of this process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess, rejects_path
 from contextlm.data.progress import ProgressDisplay, describe
-from contextlm.data.tokenizers import KINDS
+from contextlm.data.sharded_preprocessing import preprocess_partitions, preprocess_shard
+from contextlm.data.sources.flags import add_input_flags
+from contextlm.data.tokenizer_flags import add_tokenizer_flags, tokenizer_config, tokenizer_words
 from contextlm.errors import UserError
 
 # Options of Megatron-LM's tool that this one does not have, each with the reason.
 REFUSED = {
-    "--split-sentences": "sentence-split data is for BERT-style models",
-    "--keep-newlines": "it belongs to --split-sentences; newlines are always kept",
-    "--partitions": "not supported yet; the input is streamed, so one partition holds any size",
-    "--vocab-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
-    "--merge-file": "not supported yet; use --tokenizer-type HuggingFaceTokenizer with a tokenizer.json",
+    "--split-sentences": "data split into sentences is for BERT-style models; a document whose text is a list keeps it",
+    "--lang": "it belongs to --split-sentences",
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tokenize text for training.", allow_abbrev=False)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH", help="files, folders, 'glob patterns', - for stdin"
-    )
+    add_input_flags(parser)
     parser.add_argument(
         *("--json-keys", "--text-column"), nargs="+", default=["text"], metavar="KEY", help="keys to tokenize [text]"
     )
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="writes PREFIX_KEY_document.bin/.idx")
     parser.add_argument("--append-eod", action="store_true", help="end every document with the EOD token")
-    parser.add_argument("--tokenizer-type", required=True, choices=KINDS)
-    parser.add_argument("--tokenizer-model", metavar="PATH", help=".model, tokenizer.json, or a folder with one")
-    parser.add_argument("--eod-token", metavar="TEXT", help="EOD token, where the tokenizer does not say")
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize [1]")
+    add_tokenizer_flags(parser, required=True)
+    parser.add_argument("--workers", type=int, metavar="N", help="cores to use [all]")
+    parser.add_argument("--partitions", type=int, metavar="N", help="work in N pieces; a run that was stopped goes on")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="who makes them [local]")
+    parser.add_argument("--num-shards", type=int, metavar="N", help="make one of N shards, for tools/merge_datasets.py")
+    parser.add_argument("--shard", type=int, metavar="I", help="which one, from 0; $SLURM_ARRAY_TASK_ID in a job array")
     parser.add_argument("--log-interval", type=int, default=1000, help="documents between progress lines [1000]")
     parser.add_argument(
         "--on-error",
@@ -50,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
         default="raise",
         help="at a bad line: stop, or skip it and list it in PREFIX_rejects.jsonl [raise]",
     )
+    for flag in ("--keep-newlines", "--keep-sequential-samples"):
+        parser.add_argument(flag, action="store_true", help="not needed: newlines and the order are always kept")
     return parser
 
 
@@ -57,30 +61,65 @@ def refuse(arguments: Sequence[str]) -> None:
     """Name each option of Megatron-LM that is not supported here, with the reason."""
     given = [argument.split("=")[0] for argument in arguments]
     problems = [
-        f"{flag}: not supported in ContextLM because {reason}" if flag == "--split-sentences" else f"{flag}: {reason}"
-        for flag, reason in REFUSED.items()
-        if flag in given
+        f"{flag}: not supported in ContextLM because {reason}" for flag, reason in REFUSED.items() if flag in given
     ]
     if problems:
         raise UserError(*problems)
 
 
-def summary(options: PreprocessingOptions, progress: Progress) -> str:
+def summary(given: argparse.Namespace, options: PreprocessingOptions, progress: Progress) -> str:
     """What was written, and the next command."""
-    lines = [f"{describe(progress)}, {progress.seconds:.1f} s"]
+    lines = [f"{describe(progress)}, {progress.seconds:.1f} s" if progress.seconds else describe(progress)]
     lines += [f"wrote {options.prefix(key)}.bin, .idx, .json" for key in options.json_keys]
     if progress.rejected:
         lines.append(f"left out {progress.rejected:,} lines, listed in {rejects_path(options)}")
-    flags = f"--tokenizer-type {options.data.tokenizer_type}"
-    if options.data.tokenizer_model:
-        flags += f" --tokenizer-model {options.data.tokenizer_model}"
-    if options.data.eod_token:
-        flags += f" --eod-token '{options.data.eod_token}'"
+    if given.num_shards is not None:
+        for key in options.json_keys:
+            shards = f"{given.output_prefix}-*-of-{given.num_shards:05d}_{key}_document"
+            lines.append(
+                f"next, when all shards are there: python tools/merge_datasets.py --input '{shards}' "
+                f"--output-prefix {given.output_prefix}_{key}_document"
+            )
+        return "\n".join(lines)
+    flags = " ".join(tokenizer_words(given))
     lines.append(
         f"next: torchrun --nproc-per-node 1 pretrain_contextlm.py --model contextlm-gpt2-tiny "
         f"--data-path {options.prefix(options.json_keys[0])} {flags} --train-iters 100"
     )
     return "\n".join(lines)
+
+
+def work(
+    given: argparse.Namespace, options: PreprocessingOptions, report: Callable[[Progress], None]
+) -> tuple[PreprocessingOptions, Progress]:
+    """Write the datasets; returns the options that name them."""
+    check_pieces(given)
+    if given.num_shards is not None:
+        return preprocess_shard(options, given.num_shards, given.shard, report, say)
+    if given.partitions is not None:
+        from contextlm.data.ray_executor import on_ray
+
+        executor = on_ray if given.executor == "ray" else None
+        return options, preprocess_partitions(options, given.partitions, report, say, executor)
+    return options, preprocess(options, report, say)
+
+
+def check_pieces(given: argparse.Namespace) -> None:
+    """Raise every mistake in how the work is to be divided."""
+    problems = []
+    if (given.num_shards is None) != (given.shard is None):
+        problems.append("--num-shards, --shard: give both, or neither")
+    if given.num_shards is not None and given.partitions is not None:
+        problems.append("--partitions: a shard is one piece already; leave it out, or --num-shards and --shard")
+    if given.executor == "ray" and given.partitions is None:
+        problems.append("--executor ray: give --partitions N too, the number of tasks")
+    if problems:
+        raise UserError(*problems)
+
+
+def say(sentence: str) -> None:
+    """What is worth knowing while it happens."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -91,23 +130,21 @@ def main(arguments: Sequence[str]) -> int:
         options = PreprocessingOptions(
             inputs=tuple(given.input),
             output_prefix=given.output_prefix,
-            data=DataConfig(
-                tokenizer_type=given.tokenizer_type,
-                tokenizer_model=given.tokenizer_model,
-                eod_token=given.eod_token,
-            ),
+            data=tokenizer_config(given),
+            vocab_size=given.vocab_size,
             json_keys=tuple(given.json_keys),
             append_eod=given.append_eod,
-            workers=given.workers,
+            txt_documents=given.txt_documents,
+            workers=1 if given.workers is None and given.executor == "ray" else given.workers,
             on_error=given.on_error,
         )
         with ProgressDisplay(given.log_interval, sys.stderr) as display:
-            progress = preprocess(options, display.update)
+            options, progress = work(given, options, display.update)
     except (UserError, OSError) as error:
         for problem in getattr(error, "problems", (str(error),)):
             print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(summary(options, progress))
+    print(summary(given, options, progress))
     return 0
 
 

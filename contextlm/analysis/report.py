@@ -24,7 +24,10 @@ LOSS_CAPTION = (
     "from a checkpoint with other options."
 )
 # Different in any two runs, and no choice of the model or of training.
-_PLACES = {"save", "load", "output_dir", "data_path", "tokenizer_model", "exit_interval", "save_interval"}
+_PLACES = {
+    "save", "load", "output_dir", "data_path", "tokenizer_model", "vocab_file", "merge_file", "exit_interval",
+    "save_interval",
+}  # fmt: skip
 
 
 def build_report(runs: Sequence[RunRecord], title: str, commands: str = "") -> str:

@@ -18,7 +18,8 @@ from contextlm.errors import UserError
 # The study gives these to each run itself, or a run of it cannot have them; of the program's own a preset is left.
 _OURS = {
     "seed", "save", "load", "output_dir", "data_path", "train_data_path", "valid_data_path", "test_data_path",
-    "multiple_validation_sets", "tokenizer_type", "tokenizer_model", "eod_token", "vocab_size", "exit_interval",
+    "multiple_validation_sets", "tokenizer_type", "tokenizer_model", "vocab_file", "merge_file",
+    "tiktoken_pattern", "tiktoken_num_special_tokens", "eod_token", "vocab_size", "exit_interval",
     "exit_duration_in_mins", "skip_train", "finetune",
 } | {name.replace("-", "_") for name in PROGRAM_FLAGS if name != "model"}  # fmt: skip
 MATCH_KEYS = ("match", "of", "by")

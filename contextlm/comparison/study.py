@@ -41,7 +41,7 @@ class Source:
     """Where the tokens come from.
 
     Attributes:
-        text: `.jsonl` file that is to be tokenized; None where `prefix` is given.
+        text: file, pattern, folder or Hub dataset that is to be tokenized; None where `prefix` is given.
         prefix: dataset prefix; None where `text` is given. Both are None in a file that leaves it to --text.
         vocab_size: of a SentencePiece tokenizer that is trained on the text; None where one is given.
         tokenizer_type, tokenizer_model, eod_token: as the flags of training.

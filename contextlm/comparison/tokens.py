@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from contextlm.comparison.study import Source
 from contextlm.config.schema import DataConfig
+from contextlm.data.sources.units import STDIN, find_units
 from contextlm.errors import UserError
 
 _KIND = "bpe"  # of a vocabulary that is trained here
@@ -37,9 +39,7 @@ def data_config(source: Source) -> DataConfig:
             "--text: no text; give --text FILE.jsonl (one object with a `text` per line), or data in the study file; "
             "python examples/quickstart/corpus.py --output corpus.jsonl makes a small one"
         )
-    if not Path(source.text).is_file():
-        raise UserError(f"--text {source.text}: no such file; give a .jsonl file, one object with a `text` per line")
-    place = f"data/{_digest(source)}"
+    place = f"data/{_digest(source, _files(source.text))}"
     tokens = (f"{place}/tokens_text_document",)
     if source.vocab_size is None:
         return dataclasses.replace(given, data_path=tokens)
@@ -82,12 +82,25 @@ def prepare(source: Source, folder: Path, workers: int) -> DataConfig:
     return data
 
 
-def _digest(source: Source) -> str:
+def _files(text: str) -> list[str]:
+    """The files that --text names; a dataset of the Hub is one by its name."""
+    if text == STDIN:
+        raise UserError("--text -: the text is read several times; write it to a file")
+    try:
+        return [unit.path for unit in find_units([text])]
+    except UserError as error:
+        told = [problem.replace("--input", "--text", 1) for problem in error.problems]
+        raise UserError(*told) from None
+
+
+def _digest(source: Source, files: Sequence[str]) -> str:
     """Names the dataset: what is in the text, and what tokenizes it."""
     digest = hashlib.sha256(f"{source.vocab_size} {_KIND} {source.tokenizer_type} {source.eod_token}".encode())
-    for name in (source.text, source.tokenizer_model):
+    for name in (*files, source.tokenizer_model):
         if name is not None and Path(name).is_file():
             with open(name, "rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
+        elif name is not None:
+            digest.update(name.encode())
     return digest.hexdigest()[:12]

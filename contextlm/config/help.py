@@ -95,6 +95,9 @@ def _entry(field: Field) -> Entry:
 
 
 def _paragraph(entry: Entry) -> str:
-    return f"  {entry.head}\n" + textwrap.fill(
-        entry.text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
+    head = entry.head if len(entry.head) < _WIDTH else entry.head.replace(",", ", ")
+    return (
+        textwrap.fill(head, _WIDTH, initial_indent="  ", subsequent_indent=_INDENT)
+        + "\n"
+        + textwrap.fill(entry.text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
     )

@@ -12,14 +12,15 @@ from contextlm.config.blend import parse_blend, parse_split
 from contextlm.config.schema import Config, DataConfig
 from contextlm.config.split_data import own_paths
 from contextlm.config.suggestions import nearest_name
+from contextlm.config.tokenizer_checks import tokenizer_problems
 from contextlm.errors import UserError
 
 
-def data_problems(data: DataConfig) -> list[str]:
-    """What is wrong with the datasets and the tokenizer that are given."""
+def data_problems(data: DataConfig, vocab_size: int | None = None) -> list[str]:
+    """What is wrong with the datasets and the tokenizer that are given; `vocab_size` is --vocab-size."""
     paths = [("--data-path", data.data_path), *own_paths(data)]
     datasets = [problem for flag, words in paths for problem in _blend(flag, words)]
-    return [*_split(data.document_split), *datasets, *_tokenizer(data)]
+    return [*_split(data.document_split), *datasets, *_tokenizer(data, vocab_size)]
 
 
 def checkpoint_problems(config: Config) -> list[str]:
@@ -121,17 +122,23 @@ def _nearest_prefix(prefix: str) -> str | None:
     return os.path.join(folder, near) if near else None
 
 
-def _tokenizer(data: DataConfig) -> list[str]:
-    kind, model = data.tokenizer_type, data.tokenizer_model
-    if kind == "ByteTokenizer" and model is not None:
-        return [f"--tokenizer-model {model}: ByteTokenizer has no file; drop it"]
-    if kind == "ByteTokenizer" and data.eod_token is not None:
-        return [f"--eod-token {data.eod_token}: ByteTokenizer's is fixed; drop it"]
-    if kind in ("SentencePieceTokenizer", "HuggingFaceTokenizer") and model is None:
-        return [f"--tokenizer-model: missing; give the file of the {kind}, e.g. tokenizer.json or x.model"]
-    if model is not None and not os.path.exists(model):
-        return [f"--tokenizer-model {model}: not found; give an existing file"]
-    return []
+def _tokenizer(data: DataConfig, vocab_size: int | None) -> list[str]:
+    if data.tokenizer_type is None:
+        return _missing_files(data)
+    return tokenizer_problems(data, vocab_size) or _missing_files(data)
+
+
+def _missing_files(data: DataConfig) -> list[str]:
+    given = {
+        "--tokenizer-model": data.tokenizer_model,
+        "--vocab-file": data.vocab_file,
+        "--merge-file": data.merge_file,
+    }
+    return [
+        f"{flag} {path}: not found; give an existing file"
+        for flag, path in given.items()
+        if path is not None and not os.path.exists(path)
+    ]
 
 
 def _no_checkpoint(flag: str, folder: str, remedy: str) -> list[str]:

@@ -17,6 +17,7 @@ from contextlm.config.flags import FlagReading, read_flags
 from contextlm.config.help import help_text
 from contextlm.config.presets import preset, preset_names
 from contextlm.config.schema import Config
+from contextlm.config.tokenizer_checks import SIZED_BY_FLAG
 from contextlm.config.validation import validate
 from contextlm.config.values import from_flag
 from contextlm.config.yaml_file import YamlReading, read_yaml
@@ -133,6 +134,8 @@ def _resolve(
         except UserError as error:
             problems += error.problems
             bad.add(field_name)
+    if "vocab_size" not in {*reading.values, *flags.fields} and values.get("tokenizer_type") in SIZED_BY_FLAG:
+        values.pop("vocab_size", None)
     preset_name = name if isinstance(name, str) else None
     return build(values, preset_name), {fields[field_name].flag for field_name in bad}
 

@@ -40,7 +40,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *_precision(config),
         *schedule_problems(config),
         *split_problems(config),
-        *data_problems(config.data),
+        *data_problems(config.data, config.model.vocab_size),
         *checkpoint_problems(config),
         *folder_problems(config),
         *profile_problems(config, world_size),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contextlm.data.batch_encoding import EncodeArray, QuickLibrary
 from contextlm.data.tokenizer_interface import Tokenizer, fingerprint
 from contextlm.errors import UserError
 
@@ -38,17 +39,27 @@ class HuggingFaceTokenizer(Tokenizer):
             self._tokenizer = tokenizers.Tokenizer.from_str(self._json.decode())
         except Exception as error:  # The library raises bare Exception.
             raise UserError(f"--tokenizer-model {path}: not a tokenizer.json of `tokenizers` ({error})") from None
-        # The file may carry the settings of somebody's batches: they would cut or pad documents.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.eod_token = eod_token or _configured_eos(path.parent) or self._usual_eod(path)
+        self.fingerprint = fingerprint(self.kind, [self._json])
+        self._set_up(eod_token or configured_eos(path.parent), f"--tokenizer-model {path}")
+
+    def _set_up(self, eod_token: str | None, where: str) -> None:
+        """Find EOD, and have special text in documents be ordinary text."""
+        import tokenizers
+
+        if self._tokenizer.truncation or self._tokenizer.padding:
+            # Settings of somebody's batches: they would cut or pad documents.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._json_to_encode = self._tokenizer.to_str().encode()
+        else:
+            self._json_to_encode = self._json
+        self.eod_token = eod_token or self._usual_eod(where)
         self.eod = self._tokenizer.token_to_id(self.eod_token)
         if self.eod is None:
-            raise UserError(f"end-of-document token {self.eod_token!r} is not in {path}: set --eod-token")
+            raise UserError(f"{where}: end-of-document token {self.eod_token!r} is not in it; set --eod-token")
         self._tokenizer.add_special_tokens([tokenizers.AddedToken(self.eod_token, special=True, normalized=False)])
-        self._tokenizer.encode_special_tokens = True  # Special text in a document is ordinary text.
+        self._tokenizer.encode_special_tokens = True
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        self.fingerprint = fingerprint(self.kind, [self._json])
         self._control = self._special_tokens()
         self._control.setdefault(self.eod, self.eod_token)
 
@@ -58,12 +69,12 @@ class HuggingFaceTokenizer(Tokenizer):
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         return {token: entry.content for token, entry in added.items() if entry.special and entry.content != unknown}
 
-    def _usual_eod(self, path: Path) -> str:
+    def _usual_eod(self, where: str) -> str:
         special = set(self._special_tokens().values())
         found = [token for token in USUAL_EOD_TOKENS if token in special]
         if len(found) != 1:
             raise UserError(
-                f"--tokenizer-model {path}: the end-of-document token cannot be told (special tokens among "
+                f"{where}: the end-of-document token cannot be told (special tokens among "
                 f"{', '.join(USUAL_EOD_TOKENS)}: {', '.join(found) or 'none'}); set --eod-token"
             )
         return found[0]
@@ -75,6 +86,18 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _quick_libraries(self) -> Iterable[QuickLibrary]:
+        return [QuickLibrary("gigatoken", self._gigatoken)]
+
+    def _gigatoken(self) -> EncodeArray:
+        import gigatoken
+
+        return gigatoken.Tokenizer.from_json(self._json_to_encode).encode
+
+    def _special_texts(self) -> Iterable[str]:
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [entry.content for entry in added if entry.special]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special tokens have none."""
@@ -109,7 +132,7 @@ def _sentencepiece_length(piece: str) -> int:
     return 1 if re.fullmatch(r"<0x[0-9A-F]{2}>", piece) else len(piece.replace("\u2581", " ").encode())
 
 
-def _configured_eos(folder: Path) -> str | None:
+def configured_eos(folder: Path) -> str | None:
     """`eos_token` of the folder's tokenizer_config.json: a string, or a mapping with `content`."""
     path = folder / "tokenizer_config.json"
     if not path.is_file():

@@ -1,37 +1,34 @@
 """From documents to `PREFIX_KEY_document.bin/.idx/.json`, in constant memory.
 
-They are read in batches (`sources/`), encoded here or in worker processes (`document_encoding.py`), and
+They are read in batches (`sources/`), encoded in worker processes (`encoding_pool.py`, `document_encoding.py`), and
 written in their order (`indexed_writer.py`). The program is `tools/preprocess_data.py`. Neither torch nor
 megatron is imported.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
-from contextlm import atomic_files
 from contextlm.config.schema import DataConfig
-from contextlm.data.document_encoding import EncodedBatch, EncodingSettings, encode_batch
-from contextlm.data.indexed import IndexedDataset
+from contextlm.data.document_encoding import EncodingSettings, tokenizer_of
+from contextlm.data.encoding_pool import cores, encode_batches
+from contextlm.data.fingerprints import run_fingerprint, sources_of
 from contextlm.data.indexed_writer import IndexedWriter
-from contextlm.data.sidecar import Sidecar
+from contextlm.data.reject_log import RejectLog
+from contextlm.data.sidecar import Origin, Part
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.units import Unit, find_units
 from contextlm.data.tokenizer_interface import Tokenizer
-from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 
-BATCHES_AHEAD_PER_WORKER = 4
+BYTES_PER_WORKER = 2 << 20  # Below, a worker costs more than it gives.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +39,28 @@ class PreprocessingOptions:
         inputs: files, patterns, folders, `-`; see `sources/units.py`.
         output_prefix: the datasets are `{output_prefix}_{key}_document`.
         data: tokenizer type, model and EOD token.
+        vocab_size: of `--vocab-size`, for the kinds of tokenizer that read it.
         json_keys: keys whose texts become a dataset each.
         append_eod: end each document that is not empty with EOD.
-        workers: processes that tokenize; with 1 it happens in this one.
+        txt_documents: what a document of a `.txt` file is: all of the `file`, or a block between `blank-line`s.
+        workers: cores to use, all if None; a small input does not need them.
         on_error: `raise` at the first line that is no document, or `skip` it and log it.
     """
 
     inputs: tuple[str, ...]
     output_prefix: str
     data: DataConfig
+    vocab_size: int | None = None
     json_keys: tuple[str, ...] = ("text",)
     append_eod: bool = False
-    workers: int = 1
+    txt_documents: str = "file"
+    workers: int | None = None
     on_error: str = "raise"
+
+    @property
+    def encoding(self) -> EncodingSettings:
+        """What decides the tokens."""
+        return EncodingSettings(self.data, self.json_keys, self.append_eod, self.vocab_size)
 
     def prefix(self, key: str) -> str:
         """Prefix of the dataset of one key."""
@@ -73,33 +79,89 @@ class Progress:
     rejected: int = 0
     seconds: float = 0.0
 
+    def plus(self, more: Progress) -> Progress:
+        """What both have done, of our total."""
+        sums = {name: value + getattr(more, name) for name, value in vars(self).items()}
+        return Progress(**{**sums, "total_bytes": self.total_bytes})
 
-def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None] = lambda _: None) -> Progress:
+
+class Plan(NamedTuple):
+    """A run before its first byte is read.
+
+    Attributes:
+        units: all that there is to read.
+        run: fingerprint of the run; see `fingerprints.py`.
+    """
+
+    units: list[Unit]
+    tokenizer: Tokenizer
+    run: str
+
+
+def preprocess(
+    options: PreprocessingOptions,
+    report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Progress:
     """Write one dataset for each key; either all of them appear or none.
 
     Args:
         report: called after every batch.
+        say: told, in a sentence, what is worth knowing while it happens.
 
     Raises:
         UserError: bad options, a line that is no document (`on_error="raise"`), nothing left to write.
     """
+    plan = make_plan(options)
+    return write_part(plan, options, plan.units, Part(plan.run), report, say)
+
+
+def make_plan(options: PreprocessingOptions) -> Plan:
+    """Look at inputs and tokenizer.
+
+    Raises:
+        UserError: all that is wrong with them.
+    """
     units = _check(options)
-    progress = Progress(sum(unit.size for unit in units))
-    began = time.perf_counter()
-    tokenizer = build_tokenizer(options.data)
+    tokenizer = tokenizer_of(options.encoding)
     if options.append_eod and tokenizer.eod is None:
         raise UserError(f"--append-eod: this {tokenizer.kind} has no end-of-document token; set --eod-token")
-    settings = EncodingSettings(options.data, options.json_keys, options.append_eod)
+    # Not on_error: what is finished has no rejects, or has them listed.
+    more = {"json_keys": options.json_keys, "append_eod": options.append_eod}
+    return Plan(units, tokenizer, run_fingerprint(units, tokenizer, more))
+
+
+def write_part(
+    plan: Plan,
+    options: PreprocessingOptions,
+    units: Sequence[Unit],
+    part: Part,
+    report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Progress:
+    """Write the datasets of some of the units, under the output prefix of `options`."""
+    began = time.perf_counter()
+    progress = Progress(sum(unit.size for unit in units))
+    tokenizer = plan.tokenizer
+    sources = sources_of(units)
     text_bytes = [0] * len(options.json_keys)
-    rejects: list[Reject] = []
+    said: set[str] = set()
     with ExitStack() as stack:
+        batches = encode_batches(options.encoding, read_batches(units, options.json_keys), _workers(options, progress))
+        stack.enter_context(closing(batches))
+        first = list(islice(batches, 1))  # The workers start, before the files of this process are opened.
+        rejects = stack.enter_context(RejectLog(rejects_path(options)))
         writers = [
             stack.enter_context(IndexedWriter(options.prefix(key), tokenizer.vocab_size)) for key in options.json_keys
         ]
-        for batch in _encoded_batches(settings, options, units):
+        for batch in chain(first, batches):
             if batch.rejects and options.on_error == "raise":
                 raise _unusable(batch.rejects[0])
-            rejects += batch.rejects
+            rejects.add(batch.rejects)
+            for notice in batch.notices:
+                if notice not in said:
+                    said.add(notice)
+                    say(notice)
             for place, (writer, texts) in enumerate(zip(writers, batch.texts, strict=True)):
                 writer.add_documents(texts.ids, texts.lengths, texts.sequences)
                 text_bytes[place] += texts.text_bytes
@@ -107,16 +169,32 @@ def preprocess(options: PreprocessingOptions, report: Callable[[Progress], None]
             progress.documents += len(batch.texts[0].sequences)
             progress.tokens = sum(writer.num_tokens for writer in writers)
             progress.text_bytes = sum(text_bytes)
-            progress.rejected = len(rejects)
+            progress.rejected = rejects.count
             progress.seconds = time.perf_counter() - began
             report(progress)
-        if not progress.documents:
-            raise UserError(f"--input {' '.join(options.inputs)}: there is no usable document in it")
-    for writer, key_bytes in zip(writers, text_bytes, strict=True):
-        _write_sidecar(writer, tokenizer, key_bytes)
-    _write_rejects(options, rejects)
+        if not progress.documents and part.num_shards == 1:
+            raise no_document(options)
+        for writer, key_bytes in zip(writers, text_bytes, strict=True):
+            writer.origin = Origin(
+                tokenizer_type=tokenizer.kind,
+                tokenizer_fingerprint=tokenizer.fingerprint,
+                vocab_size=tokenizer.vocab_size,
+                eod=tokenizer.eod,
+                text_bytes=key_bytes,
+                append_eod=options.append_eod,
+                rejects=rejects.count,
+                sources=sources,
+                part=part,
+            )
+            writer.finish()
+        rejects.finish()
     progress.seconds = time.perf_counter() - began
     return progress
+
+
+def no_document(options: PreprocessingOptions) -> UserError:
+    """The error of a run that found nothing to write."""
+    return UserError(f"--input {' '.join(options.inputs)}: there is no usable document in it")
 
 
 def rejects_path(options: PreprocessingOptions) -> Path:
@@ -127,12 +205,12 @@ def rejects_path(options: PreprocessingOptions) -> Path:
 def _check(options: PreprocessingOptions) -> list[Unit]:
     """What to read, once the options make sense."""
     problems = []
-    if options.workers < 1:
+    if options.workers is not None and options.workers < 1:
         problems.append(f"--workers {options.workers}: at least 1 is needed")
     if not options.json_keys or len(set(options.json_keys)) < len(options.json_keys):
         problems.append(f"--json-keys {' '.join(options.json_keys)}: give each key once")
     try:
-        units = find_units(options.inputs)
+        units = find_units(options.inputs, options.txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:
@@ -140,58 +218,13 @@ def _check(options: PreprocessingOptions) -> list[Unit]:
     return units
 
 
-def _encoded_batches(
-    settings: EncodingSettings, options: PreprocessingOptions, units: list[Unit]
-) -> Iterator[EncodedBatch]:
-    """Encoded batches in the order of the input; only a few are in memory at any time."""
-    batches = read_batches(units, options.json_keys)
-    if options.workers == 1:
-        for batch in batches:
-            yield encode_batch(settings, batch)
-        return
-    # Spawned, not forked: a progress display may already run a thread, which a fork would tear.
-    pool = ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn"))
-    pending: deque[Future[EncodedBatch]] = deque()
-    try:
-        for batch in batches:
-            pending.append(pool.submit(encode_batch, settings, batch))
-            if len(pending) > BATCHES_AHEAD_PER_WORKER * options.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"--workers {options.workers}: a worker process died, most often for want of memory; use fewer workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _workers(options: PreprocessingOptions, progress: Progress) -> int:
+    """Processes to start: none are worth it for an input of a few batches."""
+    most = options.workers or cores()
+    return most if progress.total_bytes == 0 else min(most, 1 + progress.total_bytes // BYTES_PER_WORKER)
 
 
 def _unusable(reject: Reject) -> UserError:
     return UserError(
         f"{reject.path}:{reject.line}: {reject.reason}; mend it, or pass --on-error skip to leave such out"
     )
-
-
-def _write_sidecar(writer: IndexedWriter, tokenizer: Tokenizer, text_bytes: int) -> None:
-    dataset = IndexedDataset(writer.prefix)  # Opening it checks what was just written.
-    Sidecar(
-        tokenizer_type=tokenizer.kind,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        eod=tokenizer.eod,
-        documents=writer.num_documents,
-        tokens=dataset.num_tokens,
-        text_bytes=text_bytes,
-        max_token_id=writer.max_token_id,
-        bin_bytes=dataset.bin_bytes,
-        idx_sha256=dataset.index_sha256,
-    ).write(writer.prefix)
-
-
-def _write_rejects(options: PreprocessingOptions, rejects: list[Reject]) -> None:
-    path = rejects_path(options)
-    path.unlink(missing_ok=True)  # An earlier run's list would be taken for this one's.
-    if rejects:
-        lines = [json.dumps({"file": file, "line": line, "reason": reason}) for file, line, reason in rejects]
-        atomic_files.write_bytes(path, ("\n".join(lines) + "\n").encode())

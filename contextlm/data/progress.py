@@ -8,6 +8,7 @@ from typing import TextIO
 from contextlm.data.preprocessing import Progress
 
 PLAIN_SECONDS = 1.0
+BAR_SECONDS = 0.1
 
 
 class ProgressDisplay:
@@ -24,7 +25,7 @@ class ProgressDisplay:
         self._bar = None
         self._task = None
         self._next_document = log_interval
-        self._last_line = 0.0
+        self._last_shown = 0.0
 
     def __enter__(self) -> ProgressDisplay:
         if self._stream.isatty():
@@ -37,6 +38,7 @@ class ProgressDisplay:
                 TimeRemainingColumn(),
                 console=Console(file=self._stream),
                 transient=True,
+                auto_refresh=False,  # no thread: worker processes can then be copies of this one
             )
             self._bar.start()
         return self
@@ -50,20 +52,25 @@ class ProgressDisplay:
         if self._bar is not None:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.total_bytes or None)
-            self._bar.update(self._task, completed=progress.read_bytes, description=describe(progress))
-        elif progress.documents >= self._next_document and time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            if time.monotonic() - self._last_shown >= BAR_SECONDS:
+                self._last_shown = time.monotonic()
+                self._bar.update(self._task, completed=progress.read_bytes, description=describe(progress))
+                self._bar.refresh()
+        elif progress.documents >= self._next_document and time.monotonic() - self._last_shown >= PLAIN_SECONDS:
             self._next_document = progress.documents + self._log_interval
-            self._last_line = time.monotonic()
+            self._last_shown = time.monotonic()
             total = progress.total_bytes
             share = f"{100 * progress.read_bytes / total:3.0f}% " if total else ""
             print(f"{share}{describe(progress)}", file=self._stream, flush=True)
 
 
 def describe(progress: Progress) -> str:
-    """Counts and speeds in one line; MB are 10^6 bytes of input."""
-    seconds = max(progress.seconds, 1e-9)
+    """Counts and speeds in one line; MB are 10^6 bytes of input. No speeds of what took no time."""
     rejected = f", {progress.rejected:,} left out" if progress.rejected else ""
+    counts = f"{progress.documents:,} documents{rejected}, {progress.tokens:,} tokens"
+    if not progress.seconds:
+        return counts
     return (
-        f"{progress.documents:,} documents{rejected}, {progress.tokens:,} tokens, "
-        f"{progress.read_bytes / seconds / 1e6:.1f} MB/s, {progress.tokens / seconds:,.0f} tokens/s"
+        f"{counts}, {progress.read_bytes / progress.seconds / 1e6:.1f} MB/s, "
+        f"{progress.tokens / progress.seconds:,.0f} tokens/s"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contextlm.data.batch_encoding import EncodeArray, QuickLibrary
 from contextlm.data.tokenizer_interface import Tokenizer, fingerprint
 from contextlm.errors import UserError
 
@@ -50,6 +51,19 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
+
+    def _quick_libraries(self) -> Iterable[QuickLibrary]:
+        return [QuickLibrary("gigatoken", self._gigatoken)]
+
+    def _gigatoken(self) -> EncodeArray:
+        import gigatoken
+
+        return gigatoken.Tokenizer.from_sentencepiece(self._model).encode
+
+    def _special_texts(self) -> Iterable[str]:
+        sp = self._processor
+        control = [token for token in range(self.vocab_size) if sp.is_control(token) or sp.is_unknown(token)]
+        return {sp.id_to_piece(token) for token in control} | set(self.control_texts.values())
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; control pieces have none."""

@@ -30,6 +30,7 @@ def train_sentencepiece(
     vocab_size: int,
     model_type: str = "unigram",
     json_key: str = "text",
+    txt_documents: str = "file",
 ) -> Path:
     """Train on every document of `inputs` and write `{output_prefix}.model`; equal input gives equal files.
 
@@ -37,6 +38,7 @@ def train_sentencepiece(
         vocab_size: pieces in all, the 256 bytes, the unknown piece and `</s>` (EOD) included.
         model_type: `unigram` or `bpe`.
         json_key: key of the text in each line.
+        txt_documents: what a document of a `.txt` file is; see `sources/units.py`.
 
     Raises:
         UserError: bad input or options, or a text too small for the vocabulary.
@@ -49,7 +51,7 @@ def train_sentencepiece(
     if model_type not in MODEL_TYPES:
         problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
     try:
-        units = find_units(inputs)
+        units = find_units(inputs, txt_documents)
     except UserError as error:
         problems += error.problems
     if problems:
@@ -94,7 +96,7 @@ def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> I
     """
     found = False
     try:
-        for text in _texts(units, json_key):
+        for text in training_texts(units, json_key):
             for sentence in text.splitlines(keepends=True):
                 for start in range(0, len(sentence), SENTENCE_CHARACTERS):
                     found = True
@@ -106,7 +108,12 @@ def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> I
         raise
 
 
-def _texts(units: list[Unit], json_key: str) -> Iterator[str]:
+def training_texts(units: list[Unit], json_key: str) -> Iterator[str]:
+    """The text of every document.
+
+    Raises:
+        UserError: something that is no document; a vocabulary is trained on all of the text or not at all.
+    """
     for batch in read_batches(units, [json_key]):
         for item in batch.documents():
             if isinstance(item, Reject):

@@ -7,21 +7,56 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from contextlm.config.schema import DataConfig
+from contextlm.config.sections.data import KINDS
+from contextlm.config.tokenizer_checks import tokenizer_problems
 from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
 from contextlm.errors import UserError
 
-KINDS = ("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer")
 
+def build_tokenizer(data: DataConfig, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer that `--tokenizer-type` and its other options name.
 
-def build_tokenizer(data: DataConfig) -> Tokenizer:
-    """The tokenizer that `--tokenizer-type`, `--tokenizer-model` and `--eod-token` name.
+    Args:
+        vocab_size: of `--vocab-size`, which two kinds read: the NullTokenizer has no file that tells it, and the
+            TikTokenizer may take a part of its file.
 
     Raises:
         UserError: an unknown kind, a missing or broken file, no such end-of-document token.
     """
-    return _build(data.tokenizer_type, data.tokenizer_model, data.eod_token)
+    kind = data.tokenizer_type
+    if kind not in KINDS:
+        given = "is missing" if kind is None else f"{kind}: no such kind"
+        raise UserError(f"--tokenizer-type {given}; choose one of {', '.join(KINDS)}")
+    if problems := tokenizer_problems(data, vocab_size):
+        raise UserError(*problems)
+    # Each library is imported only when its kind is asked for.
+    if kind == "ByteTokenizer":
+        from contextlm.data.byte_tokenizer import ByteTokenizer
+
+        return ByteTokenizer()
+    if kind == "NullTokenizer":
+        from contextlm.data.null_tokenizer import NullTokenizer
+
+        return NullTokenizer(vocab_size)
+    if kind == "GPT2BPETokenizer":
+        from contextlm.data.gpt2_tokenizer import GPT2BPETokenizer
+
+        return GPT2BPETokenizer(Path(data.vocab_file), Path(data.merge_file), data.eod_token)
+    model = Path(data.tokenizer_model)
+    if kind == "SentencePieceTokenizer":
+        from contextlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
+
+        return SentencePieceTokenizer(model, data.eod_token)
+    if kind == "TikTokenizer":
+        from contextlm.data.tiktoken_tokenizer import TikTokenizer
+
+        return TikTokenizer(model, data.eod_token, data.tiktoken_pattern, data.tiktoken_num_special_tokens, vocab_size)
+    from contextlm.data.huggingface_tokenizer import HuggingFaceTokenizer
+
+    return HuggingFaceTokenizer(model, data.eod_token)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -33,44 +68,27 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     path = Path(folder) / DESCRIPTION_FILE
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        kind, model = description["tokenizer_type"], description["tokenizer_model"]
-        eod_token, expected = description["eod_token"], description["fingerprint"]
+        data, vocab_size = _described(description, path.parent)
+        expected = description["fingerprint"]
     except OSError:
         raise UserError(f"{path}: no such file; the folder holds no saved tokenizer") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the description of a tokenizer ({error!r})") from None
-    tokenizer = _build(kind, None if model is None else str(path.parent / Path(model).name), eod_token)
+    tokenizer = build_tokenizer(data, vocab_size)
     if tokenizer.fingerprint != expected:
+        file = data.tokenizer_model or data.vocab_file or path
         raise UserError(
-            f"{path.parent / str(model)}: this is not the tokenizer that was saved here (fingerprint "
-            f"{tokenizer.fingerprint[:12]}, saved {expected[:12]}); restore the file"
+            f"{file}: this is not the tokenizer that was saved here (fingerprint {tokenizer.fingerprint[:12]}, "
+            f"saved {expected[:12]}); restore the file"
         )
     return tokenizer
 
 
-def _build(kind: str | None, model: str | None, eod_token: str | None) -> Tokenizer:
-    if kind not in KINDS:
-        given = "is missing" if kind is None else f"{kind}: no such kind"
-        raise UserError(f"--tokenizer-type {given}; choose one of {', '.join(KINDS)}")
-    if kind == "ByteTokenizer":
-        from contextlm.data.byte_tokenizer import ByteTokenizer
-
-        unused = {"--tokenizer-model": model, "--eod-token": eod_token}
-        problems = [
-            f"{flag} {value}: the ByteTokenizer has no use for it; leave it out"
-            for flag, value in unused.items()
-            if value is not None
-        ]
-        if problems:
-            raise UserError(*problems)
-        return ByteTokenizer()
-    if model is None:
-        raise UserError(f"--tokenizer-model is missing: the {kind} needs its file")
-    # Each library is imported only when its kind is asked for.
-    if kind == "SentencePieceTokenizer":
-        from contextlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
-
-        return SentencePieceTokenizer(Path(model), eod_token)
-    from contextlm.data.huggingface_tokenizer import HuggingFaceTokenizer
-
-    return HuggingFaceTokenizer(Path(model), eod_token)
+def _described(description: dict[str, Any], folder: Path) -> tuple[DataConfig, int | None]:
+    files = {name: description.get(name) for name in ("tokenizer_model", "vocab_file", "merge_file")}
+    values = {name: str(folder / Path(file).name) for name, file in files.items() if file is not None}
+    for name in ("tiktoken_pattern", "tiktoken_num_special_tokens"):
+        if name in description:
+            values[name] = description[name]
+    data = DataConfig(tokenizer_type=description["tokenizer_type"], eod_token=description["eod_token"], **values)
+    return data, description.get("given_vocab_size")

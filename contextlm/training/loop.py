@@ -25,7 +25,7 @@ def pretrain(config: Config) -> int:
     record_in = None if config.training.skip_train else config.output_dir
     with faults.in_words(), exit_status.recorded(record_in):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
-        tokenizer = build_tokenizer(config.data)
+        tokenizer = build_tokenizer(config.data, config.model.vocab_size)
         datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
         if datasets.train is None and not config.training.skip_train:
             raise UserError(

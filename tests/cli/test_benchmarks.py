@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import random
 from types import ModuleType
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 from tests.cli.programs import ROOT, run
 
@@ -62,6 +64,21 @@ def test_loader_prints_what_it_read_beside_what_is_needed():
     for name, row in table.items():
         megatron, ours, ratio, *_ = (float(cell.replace(",", "")) if cell != "-" else None for cell in row)
         assert ours > 0 and (megatron is None) == (ratio is None) == name.startswith("blend")
+
+
+def test_preprocessing_prints_ours_beside_the_library(benchmark, tmp_path):
+    pytest.importorskip("gigatoken")
+    words = [*ByteLevel.alphabet(), "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: token for token, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "some text"}) + "\n")
+    files = ("--vocab-file", str(tmp_path / "vocab.json"), "--merge-file", str(tmp_path / "merges.txt"))
+    shown = run("benchmarks/preprocessing.py", "--input", str(tmp_path / "c.jsonl"), *files, "--rounds", "1")
+    table = cells(shown.stdout, "program")
+    assert list(table) == ["library, tokenizing alone", "library, whole process", "ours", "ours, --help"], shown.stderr
+    assert table["library, tokenizing alone"][-2:-1] == ["0.6"]
+    sizes = [benchmark("preprocessing").megatron_target(size) for size in (20e6, 171e6)]
+    assert sizes == [8, 10]
 
 
 def test_imports_are_counted_by_package(benchmark):

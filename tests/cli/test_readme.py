@@ -211,6 +211,8 @@ def test_flags_that_pages_speak_of_exist(page: str) -> None:
     fields = all_fields().values()
     known = {field.flag for field in fields} | {f"--{name}" for name in PROGRAM_FLAGS}
     known |= {f"--no-{field.flag[2:]}" for field in fields if field.kind is bool}
+    tools = "".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
+    known |= set(re.findall(r'"(--[a-z][\w-]*)"', tools))
     spoken = {flag for flag in re.findall(r"`(--[a-z][\w-]*)", text)}
     assert sorted(spoken - known) == []
 

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 from contextlm.config.options import option
 
+KINDS = (
+    "ByteTokenizer",
+    "GPT2BPETokenizer",
+    "HuggingFaceTokenizer",
+    "SentencePieceTokenizer",
+    "TikTokenizer",
+    "NullTokenizer",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -41,10 +50,20 @@ class DataConfig:
     tokenizer_type: str | None = option(
         None,
         "Kind of tokenizer.",
-        choices=("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer"),
+        choices=KINDS,
     )
     tokenizer_model: str | None = option(
-        None, "Tokenizer file (.model or tokenizer.json) or folder.", example="tokenizer.json"
+        None, "Tokenizer file (.model, tokenizer.json, .tiktoken ...) or folder.", example="tokenizer.json"
+    )
+    vocab_file: str | None = option(None, "GPT2BPETokenizer's vocabulary.", example="vocab.json")
+    merge_file: str | None = option(None, "GPT2BPETokenizer's merges.", example="merges.txt")
+    tiktoken_pattern: str | None = option(
+        None,
+        "How TikTokenizer cuts text into words; v2 if not given.",
+        choices=("v1", "v2", "gpt2", "cl100k", "o200k"),
+    )
+    tiktoken_num_special_tokens: int = option(
+        1000, "Ids of special tokens before those of TikTokenizer's .json file.", minimum=7
     )
     eod_token: str | None = option(
         None, "Text of the end-of-document token, where the tokenizer does not say.", example="<|endoftext|>"

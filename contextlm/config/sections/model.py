@@ -39,7 +39,8 @@ class ModelConfig:
     )
     vocab_size: int | None = option(
         None,
-        "Size of the vocabulary for --dry-run without a tokenizer; training takes the tokenizer's.",
+        "Size of the vocabulary for --dry-run without a tokenizer; training takes the tokenizer's. Of a NullTokenizer, "
+        "without EOD; of a TikTokenizer, how much of its .json file is used.",
         example=50257,
         minimum=1,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ class Place(NamedTuple):
 
     Attributes:
         path: of its file, or name of its dataset.
-        number: line or row at which it begins, counted from 1 at `offset`.
+        number: line or row at which it begins, counted from 1, at `offset`.
         offset: byte of the file where the counting began; not 0 in a file that is shared among machines.
     """
 
@@ -53,6 +53,25 @@ class Reject(NamedTuple):
     reason: str
 
 
+class Unread(NamedTuple):
+    """A piece of the input that was passed over: a line that is too long, the rest of a damaged file.
+
+    Attributes:
+        place: where it begins.
+        reason: why.
+        num_bytes: bytes of the file that were read for it.
+    """
+
+    place: Place
+    reason: str
+    num_bytes: int
+    in_memory: int = 0
+
+    def documents(self, keys: Sequence[str]) -> Iterator[Document | Reject]:
+        """One reject."""
+        yield self.place.reject(self.reason)
+
+
 class Unusable(Exception):
     """Something is no document; the text is the reason."""
 
@@ -85,7 +104,7 @@ def _sentences(record: Mapping[str, Any], key: str) -> list[str]:
 def kind_of(value: Any) -> str:
     """What a value of JSON or of a table is, in words."""
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", str: "text"}
-    names |= {type(None): "null", bytes: "binary data"}
+    names |= {type(None): "null", bytes: "bytes that may not be UTF-8"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 

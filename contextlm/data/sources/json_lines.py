@@ -15,6 +15,7 @@ from contextlm.data.sources.documents import (
     Document,
     Place,
     Reject,
+    Unread,
     Unusable,
     kind_of,
     texts_of,
@@ -22,8 +23,18 @@ from contextlm.data.sources.documents import (
 from contextlm.data.sources.streams import Damaged, read_blocks
 from contextlm.data.sources.units import Unit
 
-# Above as many brackets `json`, whose depth of nesting is limited, decides alone what is readable.
-NESTING = 200
+# How other things begin than lines of JSON, and what to do with them.
+NOT_LINES = {
+    b"\x1f\x8b": "gzip data; name the file .jsonl.gz",
+    b"\x28\xb5\x2f\xfd": "Zstandard data; name the file .jsonl.zst",
+    b"\xfd7zXZ\0": "xz data; name the file .jsonl.xz",
+    b"BZh": "bzip2 data; name the file .jsonl.bz2",
+    b"PAR1": "a parquet file; name it .parquet",
+    b"\xff\xfe": "UTF-16 text; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it",
+    b"\xfe\xff": "UTF-16 text; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it",
+}
+# From this depth on `json`, whose own limit depends on what runs it, decides alone what is readable.
+NESTING = 500
 TOO_LONG = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MiB"
 # Numbers are never text, so their value does not matter; `int` refuses more than 4300 digits.
 _DECODER = json.JSONDecoder(parse_int=float)
@@ -59,36 +70,6 @@ class Lines(NamedTuple):
                     yield place.reject(str(error))
 
 
-class Unread(NamedTuple):
-    """What was passed over: a line that is too long, or the rest of a damaged file.
-
-    Attributes:
-        place: where it begins.
-        reason: why.
-        num_bytes: bytes of the file that were read for it.
-        cut: the line that the damage cut off; it may be whole.
-    """
-
-    place: Place
-    reason: str
-    num_bytes: int
-    cut: bytes = b""
-
-    @property
-    def in_memory(self) -> int:
-        """Bytes."""
-        return len(self.cut)
-
-    def documents(self, keys: Sequence[str]) -> Iterator[Document | Reject]:
-        """One reject, after the document of the line before it, if that is whole."""
-        place = self.place
-        for item in Lines(place, self.cut, 0).documents(keys):
-            if isinstance(item, Document):
-                yield item
-                place = place._replace(number=place.number + 1)
-        yield place.reject(self.reason)
-
-
 def read_lines(unit: Unit) -> Iterator[Lines | Unread]:
     """The lines of a unit in pieces of about `BLOCK_BYTES`; a long line makes a long piece."""
     place = Place(unit.path, 1, unit.start)
@@ -98,6 +79,8 @@ def read_lines(unit: Unit) -> Iterator[Lines | Unread]:
         for block in read_blocks(unit):
             num_bytes += block.num_bytes
             data = block.data
+            if place.number == 1 and not (size or unit.start or unit.format != "json"):
+                _refuse_packed(data)
             end = data.find(b"\n") + 1
             if size + (end or len(data)) > MAX_DOCUMENT_BYTES:
                 parts.clear()
@@ -107,20 +90,40 @@ def read_lines(unit: Unit) -> Iterator[Lines | Unread]:
                 yield Unread(place, TOO_LONG, num_bytes)
                 place, data = place._replace(number=place.number + 1), data[end:]
                 size = num_bytes = 0
-            if cut := data.rfind(b"\n") + 1:
-                raw = b"".join([*parts, data[:cut]])
+            if end := data.rfind(b"\n") + 1:
+                raw = b"".join([*parts, data[:end]])
                 yield Lines(place, raw, num_bytes)
-                place, data = place._replace(number=place.number + raw.count(b"\n")), data[cut:]
+                place, data = place._replace(number=place.number + raw.count(b"\n")), data[end:]
                 parts, size, num_bytes = [], 0, 0
             parts.append(data)
             size += len(data)
     except Damaged as error:
-        yield Unread(place, str(error), num_bytes, b"".join(parts))
+        cut = b"".join(parts)
+        if _is_whole(cut):
+            yield Lines(place, cut, 0)
+            place = place._replace(number=place.number + 1)
+        yield Unread(place, str(error), num_bytes)
     else:
         if size > MAX_DOCUMENT_BYTES:
             yield Unread(place, TOO_LONG, num_bytes)
         elif size or num_bytes:
             yield Lines(place, b"".join(parts), num_bytes)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line that the damage cut off has all that belongs to it: no beginning of an object is an object."""
+    try:
+        parse(line)
+    except Unusable:
+        return False
+    return True
+
+
+def _refuse_packed(beginning: bytes) -> None:
+    """One reject for what would be one for each of its lines."""
+    for mark, what in NOT_LINES.items():
+        if beginning.startswith(mark):
+            raise Damaged(f"the content is {what}")
 
 
 def parse(line: bytes) -> Mapping[str, Any]:
@@ -129,17 +132,15 @@ def parse(line: bytes) -> Mapping[str, Any]:
     Raises:
         Unusable: it is no JSON object.
     """
-    fast = _orjson_loads()
-    record = None
-    if fast is not None and line.count(b"[") + line.count(b"{") < NESTING:
-        try:
-            record = fast(line)
-        except ValueError:
-            pass  # `json` has the last word: it reads NaN, lone surrogates outside the text, a byte order mark.
-    if record is None:
+    try:
+        record = _fast_loads()(line)
+    except ValueError:
+        record = None  # `json` has the last word: it reads NaN, lone surrogates outside the text, a byte order mark.
+    if record is None or (len(line) > 2 * NESTING and _is_deep(record)):
         record = _parse_slowly(line)
     if not isinstance(record, dict):
-        raise Unusable(f"a JSON object is expected, not {kind_of(record)}")
+        hint = "; `jq -c .[]` writes its objects one per line" if isinstance(record, list) else ""
+        raise Unusable(f"a JSON object is expected, not {kind_of(record)}{hint}")
     return record
 
 
@@ -157,10 +158,21 @@ def _parse_slowly(line: bytes) -> Any:
         raise Unusable("not readable JSON (nested too deeply)") from None
 
 
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(NESTING):
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        if not containers:
+            return False
+        level = [item for outer in containers for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return True
+
+
 @lru_cache(maxsize=1)
-def _orjson_loads() -> Callable[[bytes], Any] | None:
+def _fast_loads() -> Callable[[bytes], Any]:
+    """orjson's, or one that leaves everything to `json`."""
     try:
         import orjson
     except ImportError:
-        return None
+        return lambda line: None
     return orjson.loads

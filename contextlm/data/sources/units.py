@@ -13,9 +13,13 @@ from pathlib import Path
 from contextlm.errors import UserError
 
 STDIN = "-"
-FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", "": "json"}
+HUB = "hf://"
+FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet", ".txt": "text"}
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
-LIBRARIES = {".zst": "zstandard", "parquet": "pyarrow"}
+READABLE = f"{', '.join(FORMATS)}; all but parquet also with {', '.join(COMPRESSIONS)}"
+TXT_DOCUMENTS = ("file", "blank-line")
+# The library that a compression or a format needs, and what pip calls it.
+LIBRARIES = {".zst": "zstandard", "parquet": "pyarrow", "hub": "datasets", "saved": "datasets"}
 # What preprocessing writes is not taken for text when it lies in the same folder.
 OWN_FILES = ("_document.json", "_rejects.jsonl")
 
@@ -25,12 +29,13 @@ class Unit:
     """A contiguous piece of one input that can be read by itself.
 
     Attributes:
-        path: the file, or `-` for stdin.
-        format: `json` (an object per line).
-        size: bytes of the file, as they are stored; 0 where that is not known (stdin).
+        path: the file, `-` for stdin, or `hf://` and what follows.
+        format: `json` (an object per line), `text` (a document per file), `blocks` (text divided by blank lines),
+            `parquet`, `hub` (streamed), `saved` (a folder of `datasets`).
+        size: bytes of the file, as they are stored; 0 where that is not known (stdin, streamed).
         compression: `.gz`, `.zst`, `.xz`, `.bz2`, or nothing.
-        start: first byte; always the beginning of a line.
-        stop: byte after the last one, None for the end of the file.
+        start: where it begins: a byte that begins a line, a row group of a parquet file, a row of a saved dataset.
+        stop: where it ends, the first that is not in it; None for the end of the file.
     """
 
     path: str
@@ -41,13 +46,14 @@ class Unit:
     stop: int | None = None
 
 
-def find_units(inputs: Sequence[str]) -> list[Unit]:
+def find_units(inputs: Sequence[str], txt_documents: str = "file") -> list[Unit]:
     """The units of `inputs`, in order.
 
     Args:
-        inputs: files, glob patterns (`**` for any depth), folders (all files below that can be read), `-` for stdin.
-            They are read in the order given, the files of a pattern or folder in the order of their paths. Files of
-            other kinds, and hidden ones, are passed over there.
+        inputs: files, glob patterns (`**` for any depth), folders (all files below that can be read), `-` for stdin
+            (JSON lines), `hf://` datasets. They are read in the order given, the files of a pattern or folder in the
+            order of their paths. Hidden files and those of other kinds are passed over there.
+        txt_documents: what a document is in a `.txt` file: all of the `file`, or what lies between two `blank-line`s.
 
     Raises:
         UserError: everything that is wrong with them.
@@ -55,18 +61,15 @@ def find_units(inputs: Sequence[str]) -> list[Unit]:
     problems: list[str] = []
     units: list[Unit] = []
     for given in inputs:
-        if given == STDIN:
-            units.append(Unit(STDIN, "json", 0))
-            continue
         try:
-            paths = _expanded(given)
-        except (UserError, OSError) as error:
+            paths = [given] if given == STDIN or given.startswith(HUB) else _expanded(given)
+        except UserError as error:
             problems.append(f"--input {given}: {error}")
             continue
         for path in paths:
             try:
-                units.append(_unit(path))
-            except (UserError, OSError) as error:
+                units.append(_unit(path, txt_documents))
+            except UserError as error:
                 problems.append(f"--input {path}: {error}")
     problems += [*_twice(units), *_missing_libraries(units)]
     if problems:
@@ -77,67 +80,92 @@ def find_units(inputs: Sequence[str]) -> list[Unit]:
 def _expanded(given: str) -> list[str]:
     """The files that one word names."""
     if os.path.isdir(given):
-        found = _below(given)
+        found = set(_below(given))
     elif os.path.lexists(given):
         return [given]
     elif glob.has_magic(given):
-        found = sorted(path for path in glob.glob(given, recursive=True) if _is_wanted(path))
+        # A folder among them is read as if it were named, so that quotes around a pattern change nothing.
+        matches = glob.glob(given, recursive=True)
+        found = {path for match in matches for path in (_below(match) if os.path.isdir(match) else [match])}
     else:
         raise UserError("no such file or folder")
-    if not found:
-        raise UserError(f"there is no file that can be read; the kinds are {_readable()}")
-    return found
+    wanted = sorted(path for path in found if _is_wanted(path))
+    if not wanted:
+        raise UserError(f"there is no file that can be read; kinds: {READABLE}")
+    return wanted
 
 
-def _below(folder: str) -> list[str]:
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [os.path.join(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if _is_wanted(path)]
-    return sorted(found)
+def _below(folder: str) -> Iterator[str]:
+    """All files at any depth, but for hidden ones; links are followed."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}")
+
+    from contextlm.data.sources.hub import is_saved_dataset
+
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if is_saved_dataset(names):
+            raise UserError(f"{place} was made by save_to_disk; --input {HUB}{place} reads it")
+        real = os.path.realpath(place)
+        if real in seen:  # A link leads back.
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # The same way round everywhere.
+        yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 
 
 def _is_wanted(path: str) -> bool:
     """Whether a file that was not named by itself is text."""
-    known = Path(path).suffix != "" and _kind(Path(path)) is not None
-    return known and not path.endswith(OWN_FILES) and os.path.isfile(path)
+    inner, _ = _suffixes(path)
+    return inner in FORMATS and _form(path) is not None and not path.endswith(OWN_FILES)
 
 
-def _kind(path: Path) -> tuple[str, str] | None:
-    """Format and compression by the name of a file, or None."""
-    compression = path.suffix.lower()
-    if compression not in COMPRESSIONS:
-        compression = ""
-    else:
-        path = path.with_suffix("")
-    form = FORMATS.get(path.suffix.lower())
+def _suffixes(path: str) -> tuple[str, str]:
+    """How the name ends, before the compression, and the compression."""
+    name = Path(path)
+    suffix = name.suffix.lower()
+    return (name.with_suffix("").suffix.lower(), suffix) if suffix in COMPRESSIONS else (suffix, "")
+
+
+def _form(path: str) -> tuple[str, str] | None:
+    """Format and compression by the name of a file, or None; a name that says nothing stands for JSON lines."""
+    inner, compression = _suffixes(path)
+    form = FORMATS.get(inner) if inner else "json"
     return None if form is None or (compression and form == "parquet") else (form, compression)
 
 
-def _unit(path: str) -> Unit:
-    kind = _kind(Path(path))
-    if kind is None:
-        raise UserError(f"not of a kind that is read ({_readable()}); JSON lines can be piped in: --input - < {path}")
-    status = os.stat(path)
-    if stat.S_ISDIR(status.st_mode):
-        raise UserError("a folder within a pattern")
+def _unit(path: str, txt_documents: str) -> Unit:
+    if path == STDIN:
+        return Unit(STDIN, "json", 0)
+    if path.startswith(HUB):
+        if not _installed("datasets"):
+            return Unit(path, "hub", 0)  # What is missing is said below.
+        from contextlm.data.sources.hub import find_dataset
+
+        return find_dataset(path)
+    found = _form(path)
+    if found is None:
+        raise UserError(f"not of a kind that is read ({READABLE}); JSON lines can be piped in: --input - < {path}")
+    form, compression = found
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(str(error.strerror)) from None
     if not os.access(path, os.R_OK):
         raise UserError("no permission to read it")
-    form, compression = kind
-    plain = stat.S_ISREG(status.st_mode) and form == "json" and not compression
+    if form == "text" and txt_documents == "blank-line":
+        form = "blocks"
+    cuttable = form == "json" and not compression and stat.S_ISREG(status.st_mode)
     # A file that grows while it is read ends for us where it ended now.
-    return Unit(path, form, status.st_size, compression, stop=status.st_size if plain else None)
-
-
-def _readable() -> str:
-    return ", ".join(suffix for suffix in FORMATS if suffix) + f"; also with {', '.join(COMPRESSIONS)}"
+    return Unit(path, form, status.st_size, compression, stop=status.st_size if cuttable else None)
 
 
 def _twice(units: Sequence[Unit]) -> Iterator[str]:
     seen: set[str] = set()
     for unit in units:
-        name = unit.path if unit.path == STDIN else os.path.realpath(unit.path)
+        name = unit.path if unit.path == STDIN or unit.path.startswith(HUB) else os.path.realpath(unit.path)
         if name in seen:
             yield f"--input {unit.path}: given twice, by itself or by a pattern or folder; name each file once"
         seen.add(name)
@@ -146,5 +174,9 @@ def _twice(units: Sequence[Unit]) -> Iterator[str]:
 def _missing_libraries(units: Sequence[Unit]) -> Iterator[str]:
     for need, library in LIBRARIES.items():
         paths = [unit.path for unit in units if need in (unit.compression, unit.format)]
-        if paths and importlib.util.find_spec(library) is None:
-            yield f"--input {paths[0]}: {library} reads such files and is not installed: pip install {library}"
+        if paths and not _installed(library):
+            yield f"--input {paths[0]}: it is read with {library}, which is not installed: pip install {library}"
+
+
+def _installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from contextlm.comparison.study import Source
 from contextlm.comparison.tokens import data_config, prepare
 from contextlm.config.schema import DataConfig
+from contextlm.data.sidecar import read_sidecar
 from contextlm.errors import UserError
 from tests.cli.programs import write_corpus
 
@@ -27,6 +29,7 @@ def test_a_dataset_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         (Source(vocab_size=400), "--text: no text; give --text FILE.jsonl"),
         (Source(vocab_size=400, text="no.jsonl"), "--text no.jsonl: no such file"),
+        (Source(vocab_size=400, text="-"), "--text -: the text is read several times"),
         (Source(tokenizer_type="ByteTokenizer", prefix="no"), "data.prefix no: no .*no.idx"),
     ],
 )
@@ -46,3 +49,16 @@ def test_text_is_tokenized_once_and_known_by_its_content(tmp_path: Path) -> None
     write_corpus(text, documents=21)
     other = prepare(source, tmp_path, workers=1)
     assert other.data_path != data.data_path and (tmp_path / f"{other.data_path[0]}.bin").is_file() and made.is_file()
+
+
+def test_text_may_be_a_folder_of_packed_files(tmp_path: Path) -> None:
+    """The digest is that of every file in it."""
+    (tmp_path / "text").mkdir()
+    write_corpus(tmp_path / "text" / "a.jsonl", documents=10)
+    packed = tmp_path / "text" / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    source = Source(text=str(tmp_path / "text"), vocab_size=300)
+    data = prepare(source, tmp_path, workers=1)
+    assert read_sidecar(str(tmp_path / data.data_path[0])).documents == 11
+    packed.write_bytes(gzip.compress(b'{"text": "two"}\n'))
+    assert data_config(source).data_path != data.data_path

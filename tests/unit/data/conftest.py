@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contextlm.config.schema import DataConfig
 from contextlm.data.indexed import IndexedDataset, IndexedWriter
 from contextlm.data.tokenizer_training import train_sentencepiece
 
@@ -56,3 +58,58 @@ def byte_level_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("byte_level") / "tokenizer.json"
     tokenizer.save(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def gpt2_files(byte_level_json: Path) -> tuple[Path, Path]:
+    """`vocab.json` and `merges.txt` of the vocabulary of `byte_level_json`."""
+    model = json.loads(byte_level_json.read_text())["model"]
+    folder = byte_level_json.parent / "gpt2"
+    folder.mkdir()
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    vocab.write_text(json.dumps(model["vocab"]))
+    merges.write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in model["merges"]))
+    return vocab, merges
+
+
+@pytest.fixture(scope="session")
+def tiktoken_words() -> list[bytes]:
+    """A vocabulary in the order of its ranks: the bytes, then what is merged of them."""
+    merged = ["th", "the", " t", " the", "qu", "ck", "br", "ow", "own", "fo", "fox", " f", "é", "日", "ll"]
+    return [bytes([value]) for value in range(256)] + [word.encode() for word in merged]
+
+
+@pytest.fixture(scope="session")
+def tiktoken_json(tiktoken_words: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those words as Megatron's TikTokenizer reads them."""
+    path = tmp_path_factory.mktemp("tiktoken") / "vocabulary.json"
+    rows = [
+        {"rank": rank, "token_bytes": base64.b64encode(word).decode(), "token_str": word.decode(errors="replace")}
+        for rank, word in enumerate(tiktoken_words)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiktoken_ranks(tiktoken_words: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those words as a plain `.tiktoken` file."""
+    path = tmp_path_factory.mktemp("ranks") / "words.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(word) + b" %d\n" % rank for rank, word in enumerate(tiktoken_words)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_settings(
+    sentencepiece_model: Path, byte_level_json: Path, gpt2_files: tuple[Path, Path], tiktoken_json: Path
+) -> dict[str, DataConfig]:
+    """Every kind of tokenizer that reads text, with its options."""
+    vocab, merges = gpt2_files
+    options: dict[str, dict[str, object]] = {
+        "ByteTokenizer": {},
+        "SentencePieceTokenizer": {"tokenizer_model": str(sentencepiece_model)},
+        "HuggingFaceTokenizer": {"tokenizer_model": str(byte_level_json)},
+        "GPT2BPETokenizer": {"vocab_file": str(vocab), "merge_file": str(merges)},
+        "TikTokenizer": {"tokenizer_model": str(tiktoken_json), "tiktoken_num_special_tokens": 10},
+    }
+    return {kind: DataConfig(tokenizer_type=kind, **words) for kind, words in options.items()}

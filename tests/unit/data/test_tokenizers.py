@@ -14,7 +14,7 @@ from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
 from contextlm.data.tokenizers import build_tokenizer, load_tokenizer
 from contextlm.errors import UserError
 
-KINDS = ("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer")
+KINDS = ("ByteTokenizer", "SentencePieceTokenizer", "HuggingFaceTokenizer", "GPT2BPETokenizer", "TikTokenizer")
 TEXTS = (
     "",
     "the quick brown fox",
@@ -22,17 +22,15 @@ TEXTS = (
     "a\n\nb\r\n\tc    d     e\n",
     "日本語 é ü 😀 \u200b end",
     "NUL \0 and <0x0A> and 12345",
-    "one <|endoftext|> two </s> three <unk><|endoftext|>",
+    "one <|endoftext|> two </s> three <unk><|endoftext|><SPECIAL_8>",
 )
 
 
 @pytest.fixture(params=KINDS)
-def tokenizer(request: pytest.FixtureRequest, sentencepiece_model: Path, byte_level_json: Path) -> Tokenizer:
-    models = {"SentencePieceTokenizer": sentencepiece_model, "HuggingFaceTokenizer": byte_level_json}
-    model = models.get(request.param)
-    return build_tokenizer(
-        DataConfig(tokenizer_type=request.param, tokenizer_model=None if model is None else str(model))
-    )
+def tokenizer(request: pytest.FixtureRequest, tokenizer_settings: dict[str, DataConfig]) -> Tokenizer:
+    if request.param == "TikTokenizer":
+        pytest.importorskip("tiktoken")
+    return build_tokenizer(tokenizer_settings[request.param])
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -86,13 +84,10 @@ def test_changed_model_file_is_noticed(byte_level_json: Path, tmp_path: Path) ->
         load_tokenizer(tmp_path)
 
 
-def test_fingerprints_tell_kinds_and_files_apart(sentencepiece_model: Path, byte_level_json: Path) -> None:
-    prints = {
-        build_tokenizer(DataConfig(tokenizer_type="ByteTokenizer")).fingerprint,
-        build_tokenizer(hugging_face(byte_level_json)).fingerprint,
-        build_tokenizer(sentencepiece(sentencepiece_model)).fingerprint,
-    }
-    assert len(prints) == 3 and all(len(text) == 64 for text in prints)
+def test_fingerprints_tell_kinds_and_files_apart(tokenizer_settings: dict[str, DataConfig]) -> None:
+    pytest.importorskip("tiktoken")
+    prints = {build_tokenizer(data).fingerprint for data in tokenizer_settings.values()}
+    assert len(prints) == len(KINDS) and all(len(text) == 64 for text in prints)
 
 
 def test_folder_and_file_are_the_same_tokenizer(byte_level_json: Path) -> None:
@@ -167,7 +162,7 @@ def test_padding_and_truncation_of_the_file_are_ignored(byte_level_json: Path, t
     [
         (DataConfig(), "--tokenizer-type is missing; choose one of"),
         (DataConfig(tokenizer_type="Nonsense"), "Nonsense: no such kind"),
-        (DataConfig(tokenizer_type="SentencePieceTokenizer"), "--tokenizer-model is missing"),
+        (DataConfig(tokenizer_type="SentencePieceTokenizer"), "--tokenizer-model: missing"),
         (DataConfig(tokenizer_type="SentencePieceTokenizer", tokenizer_model="no.model"), "no such file"),
         (
             DataConfig(tokenizer_type="SentencePieceTokenizer", tokenizer_model=__file__),
@@ -175,8 +170,11 @@ def test_padding_and_truncation_of_the_file_are_ignored(byte_level_json: Path, t
         ),
         (DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model="no.json"), "no such file"),
         (DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=__file__), "not a tokenizer.json"),
-        (DataConfig(tokenizer_type="ByteTokenizer", tokenizer_model="x"), "--tokenizer-model x: .* no use"),
-        (DataConfig(tokenizer_type="ByteTokenizer", eod_token="x"), "--eod-token x: .* no use"),
+        (
+            DataConfig(tokenizer_type="ByteTokenizer", tokenizer_model="x"),
+            "--tokenizer-model x: not of the ByteTokenizer",
+        ),
+        (DataConfig(tokenizer_type="ByteTokenizer", eod_token="x"), "--eod-token x: .* is fixed"),
     ],
 )
 def test_mistakes_have_their_message(data: DataConfig, message: str) -> None:

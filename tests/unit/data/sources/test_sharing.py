@@ -14,6 +14,7 @@ from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Document
 from contextlm.data.sources.sharing import share
 from contextlm.data.sources.units import Unit, find_units
+from tests.unit.data.sources.reading import PATIENT
 
 
 def read(units: list[Unit], batch_bytes: int = 1 << 18) -> list[tuple[int, str]]:
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shards")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(PATIENT, max_examples=60)
 @given(
     files=st.lists(st.lists(st.text(max_size=60), max_size=8), min_size=1, max_size=5),
     packed=st.lists(st.booleans(), min_size=5, max_size=5),
