@@ -137,20 +137,23 @@ def _scan(dataset: IndexedDataset, bounds: np.ndarray, vocab_size: int, eod: int
     scan = _Scan()
     for start in range(0, dataset.num_tokens, CHUNK_TOKENS):
         ids = dataset.tokens(start, CHUNK_TOKENS)
-        scan.max_id = max(scan.max_id, int(ids.max()))
-        outside = np.flatnonzero((ids < 0) | (ids >= vocab_size))
-        if len(outside) and not scan.outside:
-            scan.first_outside = start + int(outside[0])
-        scan.outside += len(outside)
-        is_end = np.zeros(len(ids), dtype=bool)
+        low, high = int(ids.min()), int(ids.max())
+        scan.max_id = max(scan.max_id, high)
+        if low < 0 or high >= vocab_size:
+            outside = np.flatnonzero((ids < 0) | (ids >= vocab_size))
+            scan.first_outside = scan.first_outside if scan.outside else start + int(outside[0])
+            scan.outside += len(outside)
+        if eod is None:
+            continue
         first, last = np.searchsorted(bounds, (start + 1, start + len(ids) + 1))
-        is_end[bounds[first:last] - 1 - start] = True
-        is_eod = ids == (-1 if eod is None else eod)
-        scan.eod_at_end += int(np.count_nonzero(is_eod & is_end))
-        inside = np.flatnonzero(is_eod & ~is_end)
-        if len(inside) and not scan.eod_inside:
-            scan.first_inside = start + int(inside[0])
-        scan.eod_inside += len(inside)
+        ends = bounds[first:last] - 1 - start  # of the documents that end in this chunk
+        found = np.flatnonzero(ids == eod)
+        at_end = int(np.count_nonzero(ids[ends] == eod))
+        scan.eod_at_end += at_end
+        if len(found) > at_end:
+            inside = np.setdiff1d(found, ends, assume_unique=True)
+            scan.first_inside = scan.first_inside if scan.eod_inside else start + int(inside[0])
+            scan.eod_inside += len(inside)
     return scan
 
 
