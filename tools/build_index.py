@@ -35,7 +35,9 @@ def build(config: Config, world_size: int | None) -> str:
             "--global-batch-size: missing, so the samples of the run are not known; give it or --world-size"
         )
     processes = world_size or config.parallel.model_parallel_size
-    datasets = build_datasets(config, build_tokenizer(config.data) if config.data.tokenizer_type else None)
+    datasets = build_datasets(
+        config, build_tokenizer(config.data, config.model.vocab_size) if config.data.tokenizer_type else None
+    )
     samples = samples_after(config, processes, num_iterations(config, processes))
     datasets.prepare(range(max(1, samples)))
     named = {"training": datasets.train, "validation": datasets.validation, "test": datasets.test}
