@@ -77,7 +77,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         ({"data": {"text": "a.jsonl", "prefix": "b"}}, "data: text and prefix are both given"),
         ({"data": {"prefix": "b"}}, "tokenizer.vocab_size: data.prefix is tokenized"),
         ({"tokenizer": {}}, "tokenizer: give vocab_size"),
-        ({"tokenizer": {"tokenizer_type": "SentencePieceTokenizer"}}, "tokenizer: --tokenizer-model is missing"),
+        ({"tokenizer": {"tokenizer_type": "SentencePieceTokenizer"}}, "tokenizer: --tokenizer-model: missing"),
         ({"baselines": []}, "baselines: give the arms"),
         ({"tokenizer": {"vocab_size": True}}, "tokenizer.vocab_size: True is no size; give a whole number >= 1"),
         ({"tokenizer": {"tokenizer_type": ["x"]}}, "tokenizer.tokenizer_type: ['x'] is no text; put it in quotes"),
