@@ -22,6 +22,8 @@ def score(
 ) -> dict[str, float | int | None]:
     """Token-weighted measures over the first samples of a stream, at most one pass.
 
+    The ends of documents mean what they meant in the model's training.
+
     Args:
         opened: the model.
         samples: the stream.
@@ -39,11 +41,12 @@ def score(
     loss_sum = 0.0
     for first, end in _batches(total, batch_size):
         rows = [samples.sample(n) for n in range(first, end)]
-        tokens = torch.from_numpy(np.stack(rows)).to(opened.device)
-        inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        positions_BS = torch.arange(inputs_BS.shape[1], device=opened.device).expand_as(inputs_BS)
-        loss_sum += opened.model(inputs_BS, positions_BS, None, labels=labels_BS).double().sum().item()
-        counts += np.bincount(labels_BS.cpu().numpy().ravel(), minlength=len(counts))
+        batch = opened.document_ends.batch(torch.from_numpy(np.stack(rows)), opened.device)
+        tokens_BS, positions_BS, documents = batch.inputs
+        loss_BS = opened.model(tokens_BS, positions_BS, None, labels=batch.labels_BS, packed_seq_params=documents)
+        scored_BS = torch.ones_like(loss_BS, dtype=torch.bool) if batch.scored_BS is None else batch.scored_BS
+        loss_sum += loss_BS[scored_BS].double().sum().item()
+        counts += np.bincount(batch.labels_BS[scored_BS].cpu().numpy(), minlength=len(counts))
         progress(end, total)
     num_tokens = int(counts.sum())
     num_bytes = None if lengths is None else int((counts * lengths).sum())

@@ -38,6 +38,7 @@ class NoTokenizer:
     """What a run asks a tokenizer for."""
 
     vocab_size = VOCAB_SIZE
+    eod = 7
     fingerprint = "none"
 
     def token_byte_lengths(self) -> None:
