@@ -51,8 +51,8 @@ def continuation(
     for _ in range(max_new_tokens):
         window = tokens[-opened.config.model.seq_length :]
         on_host = torch.tensor([window])
-        tokens, positions, documents = opened.document_ends.inputs(on_host, on_host.to(opened.device))
-        logits_V = opened.model(tokens, positions, None, packed_seq_params=documents)[0, -1].float()
+        inputs_BS, positions_BS, documents = opened.document_ends.inputs(on_host, on_host.to(opened.device))
+        logits_V = opened.model(inputs_BS, positions_BS, None, packed_seq_params=documents)[0, -1].float()
         token = _draw(logits_V, temperature, top_k, top_p, generator)
         if token == end:
             return

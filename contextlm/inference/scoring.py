@@ -9,6 +9,7 @@ import torch
 
 from contextlm.analysis.measures import Evaluation
 from contextlm.data.samples import Samples
+from contextlm.errors import UserError
 from contextlm.inference.opened import Opened
 
 
@@ -34,6 +35,9 @@ def score(
     Returns:
         `lm_loss` (nats per token), `perplexity`, `bits_per_byte` (None where a token's text is not known),
         `tokens`, `bytes`, and `unigram_entropy`: the loss of a model that knows these tokens' frequencies alone.
+
+    Raises:
+        UserError: no token is scored.
     """
     total = samples.samples_per_epoch if max_samples is None else min(max_samples, samples.samples_per_epoch)
     lengths = opened.tokenizer.token_byte_lengths()
@@ -49,6 +53,10 @@ def score(
         counts += np.bincount(batch.labels_BS[scored_BS].cpu().numpy(), minlength=len(counts))
         progress(end, total)
     num_tokens = int(counts.sum())
+    if num_tokens == 0:
+        raise UserError(
+            "--data-path: of these samples no token is scored; --eod-mask-loss of the training leaves all out"
+        )
     num_bytes = None if lengths is None else int((counts * lengths).sum())
     result = Evaluation(loss_sum / num_tokens, num_tokens, num_bytes or 0)
     shares = counts[counts > 0] / num_tokens
