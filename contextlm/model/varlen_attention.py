@@ -1,6 +1,6 @@
 """Attention within documents by torch's kernel for sequences of any length, which skips what a mask would hide.
 
-FlashAttention's, on CUDA in 16 bits and without dropout, from torch 2.11 on; elsewhere a mask serves.
+FlashAttention's, on CUDA in 16 bits and without dropout, where torch has it (2.13 does); elsewhere a mask serves.
 
 Shapes: S tokens, B batch, N heads of this rank, D head dimension.
 """
@@ -47,7 +47,7 @@ def attend(
         scale=scale,
         window_size=(-1, 0),  # causal
     )
-    return output_TND.view(batch_size, length, -1).transpose(0, 1)
+    return output_TND.reshape(batch_size, length, -1).transpose(0, 1)
 
 
 @functools.cache

@@ -26,7 +26,7 @@ INTERLEAVED = {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeli
 
 @pytest.mark.parametrize("chunk_size", [0, 4])
 def test_the_loss_is_the_mean_over_the_tokens_that_count(pool: Pool, chunk_size: int) -> None:
-    values = ENDS | BATCH | {"context_chunk_size": chunk_size}
+    values = ENDS | BATCH | {"context_chunk_size": chunk_size, "seq_length": 34}
     ((found, expected),) = pool.run(loss_by_hand, 1, values=values)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -63,7 +63,7 @@ def test_an_evaluation_counts_what_is_scored(pool: Pool, weights: str) -> None:
 
 def test_the_tool_scores_as_the_training_did(pool: Pool, data: Path, tmp_path: Path) -> None:
     places = ("--data-path", str(data), "--save", str(tmp_path), "--load", str(tmp_path))
-    words = [*SMALL, *places, *FLAGS, "--train-iters", "2", "--full-validation", "--micro-batch-size", "1"]
+    words = [*SMALL, *places, *FLAGS, "--train-iters", "2", "--eval-iters", "2"]
     assert pool.run(command, 1, words=words) == [0]
     (logged,) = (
         line
@@ -71,7 +71,9 @@ def test_the_tool_scores_as_the_training_did(pool: Pool, data: Path, tmp_path: P
         if line.get("split") == "validation"
     )
     output = tmp_path / "score.json"
-    pool.run(tool, 1, name="evaluate", arguments=["--load", str(tmp_path), "--output", str(output)])
+    pool.run(
+        tool, 1, name="evaluate", arguments=["--load", str(tmp_path), "--output", str(output), "--max-samples", "8"]
+    )
     scored = json.loads(output.read_text())
     assert scored["tokens"] == logged["num_tokens"] and scored["tokens"] % 66 != 0
     assert scored["lm_loss"] == pytest.approx(logged["lm_loss"], rel=1e-5)
