@@ -11,6 +11,7 @@ from tests.small_configs import BACKBONES
 
 pytestmark = pytest.mark.gpu
 
+BF16 = {"bf16": True}
 APART = {"reset_position_ids": True, "reset_attention_mask": True}
 MODELS = [
     pytest.param(backbone, {"context_chunk_size": chunk_size}, id=f"{backbone}-w{chunk_size}")
@@ -23,10 +24,12 @@ MODELS = [
 def test_logits_and_gradients_are_the_cpus(gpu_pool: Pool, pool: Pool, backbone: str, values: dict) -> None:
     """With both flags, and with attention alone; the numbers across documents are others by far."""
     for options in (APART, {"reset_attention_mask": True}):
-        (expected,) = pool.run(document_cases.in_documents, 1, backbone=backbone, values=values | options)
-        (found,) = gpu_pool.run(document_cases.in_documents, 1, backbone=backbone, values=values | options)
-        (rounded,) = gpu_pool.run(document_cases.in_documents, 1, backbone=backbone, values=values | options | {"bf16": True})
-        (across,) = gpu_pool.run(document_cases.in_documents, 1, backbone=backbone, values=values | {"bf16": True})
+        given = {"backbone": backbone, "values": values | options}
+        rounding, joined = given | {"values": values | options | BF16}, given | {"values": values | BF16}
+        (expected,) = pool.run(document_cases.in_documents, 1, **given)
+        found, rounded, across = (
+            gpu_pool.run(document_cases.in_documents, 1, **each)[0] for each in (given, rounding, joined)
+        )
         assert expected["kernel_calls"] == found["kernel_calls"] == 0
         assert rounded["kernel_calls"] == 4  # one for each layer of the backbone; the predictor has a small mask
         for name in ("logits", "gradient"):
@@ -57,4 +60,4 @@ def test_no_matrix_over_pairs_of_positions(gpu_pool: Pool) -> None:
 def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool) -> None:
     ends = APART | {"eod_mask_loss": True, "global_batch_size": 4}
     assert gpu_pool.run(cases.waits, 1, values=ends) == [[]]
-    assert gpu_pool.run(cases.waits, 1, values=ends | {"bf16": True}) == [[]]
+    assert gpu_pool.run(cases.waits, 1, values=ends | BF16) == [[]]

@@ -56,3 +56,17 @@ def test_where_it_is_not_offered_there_is_the_mask() -> None:
     assert not varlen_attention.is_offered(states, Documents.of(tokens, EOD, isolated=True), 0.0)
     assert not varlen_attention.is_offered(states, Documents.of(tokens, EOD, True, bounds), 0.1)
     assert not varlen_attention.is_offered(states.float(), Documents.of(tokens, EOD, True, bounds), 0.0)
+
+
+def test_whatever_the_backend_attention_within_documents_is_ours() -> None:
+    from contextlm.model.attention import ScaledDotProductAttention
+    from contextlm.model.backends import TorchSpecProvider
+    from contextlm.model.builder import layer_spec
+
+    class Other(TorchSpecProvider):
+        def core_attention(self) -> type:
+            return int
+
+    for within_documents, expected in ((False, int), (True, ScaledDotProductAttention)):
+        spec = layer_spec(Other(), False, within_documents)
+        assert spec.submodules.self_attention.submodules.core_attention is expected
