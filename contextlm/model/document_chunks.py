@@ -85,7 +85,7 @@ class DocumentChunks:
         last_positions_BC = self._documents.positions_BS.gather(1, last_BC.clamp(max=self._ends_BS.shape[1] - 1))
         # Each row of padding is a document of its own: it sees itself alone, and nothing sees it.
         positions_BC = torch.where(self.is_chunk_CB.T, last_positions_BC // self._chunk_size, 0)
-        return Documents.at(positions_BC, isolated=True)
+        return Documents(positions_BC, isolated=True)
 
 
 def _rows(rows_RBH: Tensor, index_TB: Tensor, is_there_TB: Tensor) -> Tensor:

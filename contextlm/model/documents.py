@@ -11,46 +11,44 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 
-@dataclass(kw_only=True, eq=False)
-class Documents(PackedSeqParams):
-    """The documents of a micro-batch; megatron-core's layers hand it on as `packed_seq_params`.
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """The documents of a micro-batch.
 
-    `cu_seqlens_q` is what `bounds_of` says of them, for kernels that want it; without it there is the mask.
+    megatron-core's layers hand it on as their `packed_seq_params`, and ask it what they ask those: `qkv_format`, that
+    the samples are not laid end to end; `max_seqlen_q` and `max_seqlen_kv`; `cp_group`, that no ranks share a sample.
 
     Attributes:
         positions_BS: position of each token within its document.
         isolated: whether attention stops at the beginning of a document.
+        bounds: what `bounds_of` says of them, for kernels that want it; without it there is the mask.
     """
 
     positions_BS: Tensor
     isolated: bool
-
-    @classmethod
-    def at(cls, positions_BS: Tensor, isolated: bool, bounds: Tensor | None = None) -> Documents:
-        """Documents of which the position of each token is known."""
-        length = positions_BS.shape[1]
-        return cls(
-            qkv_format="sbhd",
-            cu_seqlens_q=bounds,
-            cu_seqlens_kv=bounds,
-            max_seqlen_q=length,
-            max_seqlen_kv=length,
-            positions_BS=positions_BS,
-            isolated=isolated,
-        )
+    bounds: Tensor | None = None
+    qkv_format: ClassVar[str] = "sbhd"
+    cp_group: ClassVar[None] = None
 
     @classmethod
     def of(cls, tokens_BS: Tensor, eod: int, isolated: bool, bounds: Tensor | None = None) -> Documents:
         """The documents of tokens."""
         at = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand_as(tokens_BS)
         firsts_BS = torch.where(_begins(tokens_BS, eod), at, 0).cummax(dim=1).values
-        return cls.at(at - firsts_BS, isolated, bounds)
+        return cls(at - firsts_BS, isolated, bounds)
+
+    @property
+    def max_seqlen_q(self) -> int:
+        """S."""
+        return self.positions_BS.shape[1]
+
+    max_seqlen_kv = max_seqlen_q
 
     @functools.cached_property
     def mask_B1SS(self) -> Tensor:

@@ -20,7 +20,7 @@ from contextlm.model.documents import Documents
 def is_offered(query_SBND: Tensor, documents: Documents, dropout: float) -> bool:
     """Whether the kernel can attend."""
     return (
-        documents.cu_seqlens_q is not None
+        documents.bounds is not None
         and dropout == 0
         and query_SBND.dtype in (torch.bfloat16, torch.float16)
         and query_SBND.shape[-1] <= 256
@@ -37,13 +37,12 @@ def attend(
     length, batch_size = query_SBND.shape[:2]
     attention = kernel()
     assert attention is not None
-    bounds, longest = documents.cu_seqlens_q, documents.max_seqlen_q
     output_TND = attention(
         *(x_SBND.transpose(0, 1).flatten(0, 1) for x_SBND in (query_SBND, key_SBND, value_SBND)),
-        bounds,
-        bounds,
-        longest,
-        longest,
+        documents.bounds,
+        documents.bounds,
+        length,
+        length,
         scale=scale,
         window_size=(-1, 0),  # causal
     )

@@ -29,7 +29,7 @@ LENGTH = 24
 
 def documents(isolated: bool = True) -> Documents:
     positions = torch.tensor([[place for length in lengths for place in range(length)] for lengths in SAMPLES])
-    return Documents.at(positions, isolated)
+    return Documents(positions, isolated)
 
 
 def chunks_of(lengths: list[int], chunk_size: int) -> list[list[int]]:
