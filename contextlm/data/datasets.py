@@ -77,8 +77,8 @@ def build_datasets(config: Config, tokenizer: Tokenizer | None, world_size: int 
 
     Raises:
         UserError: every dataset that is missing, damaged or made with another tokenizer, or every one that has less
-            for training, or for an evaluation that was asked for, than that needs; data without ends of documents, where an
-            option is about them.
+            for training, or for an evaluation that was asked for, than that needs; data
+            without ends of documents, where an option is about them.
     """
     splits = split_data(config.data)
     opened = _open({split.flag: split.words for split in splits.values()}, tokenizer, config.data.data_cache_path)
