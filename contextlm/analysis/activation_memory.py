@@ -8,7 +8,8 @@ two operations keep is one tensor, and one row. They hold for the torch backend;
 operations keep less, about one [S, B, H] for each norm.
 
 Not counted: token ids and their masks, under 1%; the S x S matrices that torch's attention builds where it has no
-fused kernel: with attention dropout on a CPU. Read next: `activation_peak.py`.
+fused kernel: with attention dropout on a CPU; the masks of `--reset-attention-mask`, [B, S, S] once for all layers
+where torch has no kernel that does without, and [B, C, C] in the head. Read next: `activation_peak.py`.
 
 Shapes: S positions, B samples of a micro-batch, H hidden, F width of the MLP, N attention heads, V padded
 vocabulary, t tensor-parallel ranks, C chunks of the context head.

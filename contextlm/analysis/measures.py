@@ -20,10 +20,11 @@ class Evaluation(NamedTuple):
     """Loss over one stream of samples, nats per token.
 
     Attributes:
-        num_tokens: tokens of the stream.
+        lm_loss: NaN if no token is scored.
+        num_tokens: tokens of the stream, those that are scored.
         num_bytes: their bytes of text; 0 if not known.
         lm_loss_by_position: the loss of the tokens at each position of a chunk, the first to the last; None for a
-            plain model, NaN where samples are shorter than a chunk.
+            plain model, NaN where samples, or all documents, are too short to have any there.
         lm_loss_context_zeroed: the loss with zero in place of every prediction; None for a plain model, or if not
             measured.
     """
@@ -37,7 +38,7 @@ class Evaluation(NamedTuple):
     @property
     def perplexity(self) -> float:
         """exp(loss) per token; infinite where that overflows."""
-        return math.exp(self.lm_loss) if self.lm_loss < 700 else math.inf
+        return math.inf if self.lm_loss >= 700 else math.exp(self.lm_loss)
 
     @property
     def bits_per_byte(self) -> float | None:

@@ -16,6 +16,7 @@ from contextlm.config.blend import parse_blend
 from contextlm.config.schema import Config
 from contextlm.config.split_data import SPLITS, SplitData, split_data
 from contextlm.data.blended_samples import BlendedSamples
+from contextlm.data.boundary_checks import boundary_problems
 from contextlm.data.dataset_checks import check_dataset
 from contextlm.data.enough_data import is_needed, less_than_a_pass, less_than_a_sample
 from contextlm.data.index_cache import IndexCache
@@ -76,12 +77,14 @@ def build_datasets(config: Config, tokenizer: Tokenizer | None, world_size: int 
 
     Raises:
         UserError: every dataset that is missing, damaged or made with another tokenizer, or every one that has less
-            for training, or for an evaluation that was asked for, than that needs.
+            for training, or for an evaluation that was asked for, than that needs; data
+            without ends of documents, where an option is about them.
     """
     splits = split_data(config.data)
     opened = _open({split.flag: split.words for split in splits.values()}, tokenizer, config.data.data_cache_path)
     notes: list[str] = []
-    problems: list[str] = []
+    every = {source.dataset.prefix: source.dataset for sources in opened.values() for source in sources}
+    problems = boundary_problems(config.data, tokenizer, every.values())
     found: dict[str, dict[_Source, EpochSamples]] = {}
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
     for name, split in splits.items():

@@ -21,16 +21,21 @@ from contextlm.training import checkpoint_folder
 
 if TYPE_CHECKING:
     from contextlm.model.language_model import ContextLM
+    from contextlm.model.token_batch import DocumentEnds
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to score and to sample, in evaluation mode, with what its checkpoint says of it."""
+    """A model ready to score and to sample, in evaluation mode, with what its checkpoint says of it.
+
+    `document_ends` is what the end of a document changed in its training.
+    """
 
     folder: Path
     config: Config
     facts: dict[str, Any]
     tokenizer: Tokenizer
+    document_ends: DocumentEnds
     model: ContextLM
     device: torch.device
 
@@ -68,6 +73,7 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
     with runtime.start(config.parallel) as process:
         # megatron-core's modules look at the device when they are imported.
         from contextlm.model.builder import build_model
+        from contextlm.model.token_batch import DocumentEnds
         from contextlm.parallel.layout import model_parallel
         from contextlm.parallel.seeds import seed_weights
         from contextlm.training.checkpoint import read_weights
@@ -78,4 +84,5 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
             if config.half_precision:
                 model = model.bfloat16() if config.training.bf16 else model.half()
             read_weights([model], layout, folder)
-            yield Opened(folder, config, facts, tokenizer, model.to(process.device).eval(), process.device)
+            ends, device = DocumentEnds.of(config.data, tokenizer), process.device
+            yield Opened(folder, config, facts, tokenizer, ends, model.to(device).eval(), device)

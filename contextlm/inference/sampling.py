@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from contextlm.errors import UserError
 from contextlm.inference.opened import Opened
 
 
@@ -35,15 +36,23 @@ def continuation(
         top_k: sample among this many likeliest tokens only.
         top_p: sample among the likeliest tokens that together have this probability.
         seed: of the draws.
+
+    Raises:
+        UserError: an empty prompt, to a model that never learned how a document begins.
     """
+    if not prompt and opened.document_ends.eod_mask_loss:
+        raise UserError(
+            "--prompt: empty, but the model was trained with --eod-mask-loss and never learned how a document begins; "
+            "give it a beginning"
+        )
     generator = torch.Generator(opened.device).manual_seed(seed)
     end = opened.tokenizer.eod
     tokens = list(prompt) or [0 if end is None else end]
     for _ in range(max_new_tokens):
         window = tokens[-opened.config.model.seq_length :]
-        inputs = torch.tensor([window], device=opened.device)
-        positions = torch.arange(len(window), device=opened.device)[None]
-        logits_V = opened.model(inputs, positions, None)[0, -1].float()
+        on_host = torch.tensor([window])
+        inputs_BS, positions_BS, documents = opened.document_ends.inputs(on_host, on_host.to(opened.device))
+        logits_V = opened.model(inputs_BS, positions_BS, None, packed_seq_params=documents)[0, -1].float()
         token = _draw(logits_V, temperature, top_k, top_p, generator)
         if token == end:
             return

@@ -9,6 +9,7 @@ import torch
 
 from contextlm.analysis.measures import Evaluation
 from contextlm.data.samples import Samples
+from contextlm.errors import UserError
 from contextlm.inference.opened import Opened
 
 
@@ -22,6 +23,8 @@ def score(
 ) -> dict[str, float | int | None]:
     """Token-weighted measures over the first samples of a stream, at most one pass.
 
+    The ends of documents mean what they meant in the model's training.
+
     Args:
         opened: the model.
         samples: the stream.
@@ -32,6 +35,9 @@ def score(
     Returns:
         `lm_loss` (nats per token), `perplexity`, `bits_per_byte` (None where a token's text is not known),
         `tokens`, `bytes`, and `unigram_entropy`: the loss of a model that knows these tokens' frequencies alone.
+
+    Raises:
+        UserError: no token is scored.
     """
     total = samples.samples_per_epoch if max_samples is None else min(max_samples, samples.samples_per_epoch)
     lengths = opened.tokenizer.token_byte_lengths()
@@ -39,13 +45,18 @@ def score(
     loss_sum = 0.0
     for first, end in _batches(total, batch_size):
         rows = [samples.sample(n) for n in range(first, end)]
-        tokens = torch.from_numpy(np.stack(rows)).to(opened.device)
-        inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        positions_BS = torch.arange(inputs_BS.shape[1], device=opened.device).expand_as(inputs_BS)
-        loss_sum += opened.model(inputs_BS, positions_BS, None, labels=labels_BS).double().sum().item()
-        counts += np.bincount(labels_BS.cpu().numpy().ravel(), minlength=len(counts))
+        batch = opened.document_ends.batch(torch.from_numpy(np.stack(rows)), opened.device)
+        tokens_BS, positions_BS, documents = batch.inputs
+        loss_BS = opened.model(tokens_BS, positions_BS, None, labels=batch.labels_BS, packed_seq_params=documents)
+        scored_BS = torch.ones_like(loss_BS, dtype=torch.bool) if batch.scored_BS is None else batch.scored_BS
+        loss_sum += loss_BS[scored_BS].double().sum().item()
+        counts += np.bincount(batch.labels_BS[scored_BS].cpu().numpy(), minlength=len(counts))
         progress(end, total)
     num_tokens = int(counts.sum())
+    if num_tokens == 0:
+        raise UserError(
+            "--data-path: of these samples no token is scored; --eod-mask-loss of the training leaves all out"
+        )
     num_bytes = None if lengths is None else int((counts * lengths).sum())
     result = Evaluation(loss_sum / num_tokens, num_tokens, num_bytes or 0)
     shares = counts[counts > 0] / num_tokens

@@ -1,13 +1,13 @@
 """Core attention on `torch.nn.functional.scaled_dot_product_attention`.
 
 megatron-core's own `DotProductAttention` builds the S x S scores and needs an S x S mask; this one leaves
-the choice of kernel (cuDNN, flash, CPU) to torch and builds neither.
+the choice of kernel (cuDNN, flash, CPU) to torch and builds neither. Only where it must not leave a document, and
+`varlen_attention.py` has no kernel for it, there is a mask.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 from megatron.core.process_groups_config import ProcessGroupCollection
@@ -16,6 +16,9 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
+
+from contextlm.model import varlen_attention
+from contextlm.model.documents import Documents
 
 
 class ScaledDotProductAttention(MegatronModule):
@@ -45,18 +48,22 @@ class ScaledDotProductAttention(MegatronModule):
         attention_mask: Tensor | None = None,
         attn_mask_type: AttnMaskType | None = None,
         attention_bias: Tensor | None = None,
-        packed_seq_params: Any = None,
+        packed_seq_params: Documents | None = None,
     ) -> Tensor:
         """Attend causally.
 
         Args:
             query, key, value: [S, B, heads of this rank, head dimension].
+            packed_seq_params: where documents begin, to attend within each, if they are isolated.
 
         Returns:
             [S, B, heads of this rank x head dimension].
         """
-        assert attention_mask is None and attention_bias is None and packed_seq_params is None
+        assert attention_mask is None and attention_bias is None
         dropout = self.dropout if self.training else 0.0
+        documents = packed_seq_params if packed_seq_params is not None and packed_seq_params.isolated else None
+        if documents is not None and varlen_attention.is_offered(query, documents, dropout):
+            return varlen_attention.attend(query, key, value, documents, self.softmax_scale)
         # Heads are split over tensor-parallel ranks, so each rank must drop its own. Under sequence parallelism the
         # whole block draws from the rank's own generator; a recomputation would not find it again in a second fork.
         forks = dropout > 0 and not self.config.sequence_parallel
@@ -64,8 +71,9 @@ class ScaledDotProductAttention(MegatronModule):
         with own_generator:
             output_BNSD = torch.nn.functional.scaled_dot_product_attention(
                 *(x_SBND.permute(1, 2, 0, 3) for x_SBND in (query, key, value)),
+                attn_mask=None if documents is None else documents.mask_B1SS,
                 dropout_p=dropout,
-                is_causal=True,
+                is_causal=documents is None,
                 scale=self.softmax_scale,
             )
         return output_BNSD.permute(2, 0, 1, 3).flatten(start_dim=2)

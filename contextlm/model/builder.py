@@ -19,6 +19,7 @@ from megatron.core.transformer.transformer_layer import (
 )
 
 from contextlm.config.schema import Config
+from contextlm.model.attention import ScaledDotProductAttention
 from contextlm.model.backends import choose_backend
 from contextlm.model.language_model import ContextLM
 from contextlm.model.layers import (
@@ -76,7 +77,8 @@ def _block_spec(
 ) -> TransformerBlockSubmodules:
     """The layers of this part; the one that begins the token decoder carries the context head."""
     backend = choose_backend(config.model.transformer_impl, config.half_precision)
-    plain = layer_spec(backend, config.model.parallel_residual)
+    within_documents = config.data.reset_position_ids or config.data.reset_attention_mask
+    plain = layer_spec(backend, config.model.parallel_residual, within_documents)
     first = get_transformer_layer_offset(transformer_config, vp_stage, pipeline_rank)
     layers = [plain] * get_num_layers_to_build(transformer_config, vp_stage, pipeline_rank)
     index = config.encoder_layers - first
@@ -91,12 +93,13 @@ def _block_spec(
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=backend.layer_norm())
 
 
-def layer_spec(backend: BackendSpecProvider, parallel_residual: bool) -> ModuleSpec:
+def layer_spec(backend: BackendSpecProvider, parallel_residual: bool, within_documents: bool = False) -> ModuleSpec:
     """One plain layer; its checkpoint keys are the same for every backend.
 
     Args:
         backend: gives the classes; Transformer Engine's fuse each norm into the linear layer behind it.
         parallel_residual: GPT-NeoX's layer in place of GPT-2's.
+        within_documents: the layers are told where documents begin, which no attention but ours understands.
     """
     fused = backend.fuse_layernorm_and_linear()
     norm = IdentityOp if fused else backend.layer_norm()
@@ -110,7 +113,7 @@ def layer_spec(backend: BackendSpecProvider, parallel_residual: bool) -> ModuleS
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=SelfAttentionSubmodules(
                     linear_qkv=after_norm,
-                    core_attention=backend.core_attention(),
+                    core_attention=ScaledDotProductAttention if within_documents else backend.core_attention(),
                     linear_proj=backend.row_parallel_linear(),
                 ),
             ),

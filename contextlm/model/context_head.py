@@ -27,6 +27,8 @@ from torch import Tensor
 from contextlm.config.schema import ContextConfig
 from contextlm.model.chunking import pool, spread
 from contextlm.model.context_control import control
+from contextlm.model.document_chunks import DocumentChunks
+from contextlm.model.documents import Documents
 from contextlm.model.sequence_exchange import SequenceExchange
 
 
@@ -64,33 +66,55 @@ class ContextHead(MegatronModule):
         if context.context_fusion == "norm_add":
             self.token_norm = build_module(norm, **norm_arguments)
 
-    def forward(self, hidden_TBH: Tensor, rotary_pos_emb: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden_TBH: Tensor, rotary_pos_emb: Tensor | None = None, documents: Documents | None = None
+    ) -> Tensor:
         """Token states in, guided token states out, both [T, B, H].
 
         Args:
             hidden_TBH: output of the token encoder.
-            rotary_pos_emb: rotation angles of the S token positions, [S, 1, 1, D], or None.
+            rotary_pos_emb: rotation angles of the S token positions, [S, 1 or B, 1, D], or None.
+            documents: where chunks begin anew; None for one grid over the sequence.
         """
-        width, num_tokens = self.context.context_chunk_size, hidden_TBH.shape[0]
+        width, pooling, shift = (
+            self.context.context_chunk_size,
+            self.context.context_pooling,
+            self.context.context_shift,
+        )
+        num_tokens = hidden_TBH.shape[0]
         first_token, sequence_length = self.exchange.place(num_tokens)
         if sequence_length < width:  # no complete chunk: the plain model with zero guidance
             return self._fuse(hidden_TBH, torch.zeros_like(hidden_TBH))
-        share_CBH = pool(hidden_TBH, width, self.context.context_pooling, first_token, sequence_length)
+        if documents is None:
+            share_CBH = pool(hidden_TBH, width, pooling, first_token, sequence_length)
+            # Chunk k stands at the position of its first token.
+            angles = None if rotary_pos_emb is None else rotary_pos_emb[: share_CBH.shape[0] * width : width]
+            prediction_CBH = self._predict(share_CBH, angles)
+            return self._fuse(hidden_TBH, spread(prediction_CBH, num_tokens, width, shift, first_token))
+        chunks = DocumentChunks(documents, width)
+        share_CBH = chunks.pool(hidden_TBH, pooling, first_token)
+        angles = None if rotary_pos_emb is None else chunks.angles(rotary_pos_emb)
+        prediction_CBH = self._predict(share_CBH, angles, chunks)
+        return self._fuse(hidden_TBH, chunks.spread(prediction_CBH, num_tokens, shift, first_token))
+
+    def _predict(self, share_CBH: Tensor, angles: Tensor | None, chunks: DocumentChunks | None = None) -> Tensor:
+        """From this rank's share of the contexts to the predictions for its tokens, [C, B, H]."""
         context_CBH = self.exchange.sum_shares(share_CBH)
         if self.context.context_stop_gradient:
             context_CBH = context_CBH.detach()
         prediction_CBH = context_CBH
         if self.predictor is not None:
-            # Chunk k stands at the position of its first token.
-            angles = None if rotary_pos_emb is None else rotary_pos_emb[: context_CBH.shape[0] * width : width]
             with self.exchange.same_random_numbers():
-                prediction_CBH = self.predictor(context_CBH, attention_mask=None, rotary_pos_emb=angles)
+                prediction_CBH = self.predictor(
+                    context_CBH,
+                    attention_mask=None,
+                    rotary_pos_emb=angles,
+                    packed_seq_params=None if chunks is None else chunks.documents(),
+                )
         if not self.training and self.context.context_control != "none":
-            prediction_CBH = control(self.context.context_control, prediction_CBH, context_CBH)
-        prediction_CBH = self.exchange.to_every_part(prediction_CBH)
-        return self._fuse(
-            hidden_TBH, spread(prediction_CBH, num_tokens, width, self.context.context_shift, first_token)
-        )
+            is_chunk_CB = None if chunks is None else chunks.is_chunk_CB
+            prediction_CBH = control(self.context.context_control, prediction_CBH, context_CBH, is_chunk_CB)
+        return self.exchange.to_every_part(prediction_CBH)
 
     def gate_value(self) -> Tensor | None:
         """How open the gate is, a scalar; of a gate per channel the mean absolute value; None without a gate."""

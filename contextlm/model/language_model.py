@@ -16,6 +16,8 @@ from megatron.core.dist_checkpointing.utils import apply_prefix_mapping
 from megatron.core.models.gpt.gpt_model import GPTModel
 from torch import Tensor
 
+from contextlm.model.documents import Documents
+
 _HEAD = re.compile(r"decoder\.layers\.\d+\.context_head\.")
 
 
@@ -30,6 +32,26 @@ class ContextLM(GPTModel):
     def __init__(self, *, true_vocab_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.true_vocab_size = true_vocab_size
+
+    def _preprocess(
+        self,
+        input_ids: Tensor | None,
+        position_ids: Tensor | None,
+        *args: Any,
+        packed_seq_params: Documents | None = None,
+        **kwargs: Any,
+    ) -> tuple:
+        """What the layers take; where documents begin anew, each token is rotated by its own position.
+
+        megatron-core's angles are those of positions 0, 1, ..., the same for every sample.
+        """
+        states, angles_S11D, *others = super()._preprocess(
+            input_ids, position_ids, *args, packed_seq_params=packed_seq_params, **kwargs
+        )
+        if packed_seq_params is None or angles_S11D is None:
+            return states, angles_S11D, *others
+        assert position_ids is not None
+        return states, angles_S11D[:, 0][position_ids.T], *others  # [S, B, 1, D]
 
     def _postprocess(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Per-token loss [B, S] where labels are given, else logits [B, S, V]; states [S, B, H] between stages."""

@@ -27,6 +27,7 @@ class ParallelResidualLayer(TransformerLayer):
             self.input_layernorm(hidden_states),
             attention_mask=kwargs.get("attention_mask"),
             rotary_pos_emb=kwargs.get("rotary_pos_emb"),
+            packed_seq_params=kwargs.get("packed_seq_params"),
         )
         normed = self.pre_mlp_layernorm(hidden_states)
         mlp = tensor_parallel.checkpoint(self.mlp, False, normed) if self.recompute_mlp else self.mlp(normed)
@@ -53,7 +54,7 @@ class _WithContextHead:
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Token states in and out, [S, B, H]."""
-        guided = self.context_head(hidden_states, rotary_pos_emb=kwargs.get("rotary_pos_emb"))
+        guided = self.context_head(hidden_states, kwargs.get("rotary_pos_emb"), kwargs.get("packed_seq_params"))
         return super().forward(hidden_states=guided, **kwargs)  # type: ignore[misc]
 
 

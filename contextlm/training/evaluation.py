@@ -38,19 +38,22 @@ def evaluate(run: Run, samples: Samples, num_iters: int | None) -> Evaluation | 
     if left == 0:
         return None
     chunk_size = run.config.context.context_chunk_size
-    loss_sum, num_tokens, num_bytes, *by_position = _summed(
+    loss_sum, num_tokens, num_bytes, *at_positions = _summed(
         run, samples, left, TokenSums(run.token_byte_lengths, chunk_size)
     )
-    loss, zeroed = loss_sum / num_tokens, None
+    loss, zeroed = _mean(loss_sum, num_tokens), None
     if has_zeroed_pass(run.config):
         with controlled(run.language_model, "zero"):
-            zeroed = _summed(run, samples, left, LOSS_AND_TOKENS)[0] / num_tokens
+            zeroed = _mean(_summed(run, samples, left, LOSS_AND_TOKENS)[0], num_tokens)
     if not chunk_size:
         return Evaluation(loss, int(num_tokens), int(num_bytes))
-    length = run.config.model.seq_length
-    tokens_at = [num_tokens / length * len(range(position, length, chunk_size)) for position in range(chunk_size)]
-    means = tuple(part / count if count else math.nan for part, count in zip(by_position, tokens_at, strict=True))
+    means = tuple(map(_mean, at_positions[:chunk_size], at_positions[chunk_size:]))
     return Evaluation(loss, int(num_tokens), int(num_bytes), means, zeroed)
+
+
+def _mean(loss_sum: float, num_tokens: float) -> float:
+    """Loss per token; NaN where no token counts."""
+    return loss_sum / num_tokens if num_tokens else math.nan
 
 
 def evaluated_samples(run: Run, samples: Samples, num_iters: int | None) -> int:

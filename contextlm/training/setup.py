@@ -25,6 +25,7 @@ from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.model.builder import build_model
 from contextlm.model.language_model import ContextLM
+from contextlm.model.token_batch import DocumentEnds
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
 from contextlm.parallel.seeds import seed_dropout, seed_weights
@@ -92,10 +93,16 @@ class Run:
         """The parts of this rank's stage without the wrappers for gradient buffers and precision."""
         return tuple(part.module.module if self.config.half_precision else part.module for part in self.model)
 
+    @functools.cached_property
+    def document_ends(self) -> DocumentEnds:
+        """What the end of a document changes."""
+        return DocumentEnds.of(self.config.data, self.tokenizer)
+
     @property
-    def reads_tokens(self) -> bool:
-        """Whether this rank's stage embeds tokens or computes the loss."""
-        return any(part.pre_process or part.post_process for part in self.language_model)
+    def parts_that_read(self) -> tuple[bool, ...]:
+        """Whether each part of this rank's stage reads tokens: embeds them, computes the loss, or finds documents."""
+        every = self.document_ends.matter_to_layers
+        return tuple(every or part.pre_process or part.post_process for part in self.language_model)
 
     def micro_batches(
         self,
@@ -105,7 +112,7 @@ class Run:
         last_sample: int | None = None,
     ) -> Iterator[torch.Tensor] | None:
         """This rank's micro-batches [B, S + 1] from `first_sample` on; None on a stage that needs none."""
-        if not self.reads_tokens:
+        if not any(self.parts_that_read):
             return None
         return micro_batches(
             samples,

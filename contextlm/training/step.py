@@ -5,7 +5,8 @@ Shapes: B samples of a micro-batch, S tokens of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -83,8 +84,8 @@ def forward_backward(
         compute the loss.
     """
     parallel, num_parts = run.config.parallel, len(run.model)
-    # A stage has at most one part that reads tokens: the first of the first stage or the last of the last.
-    iterators = [batches if part.pre_process or part.post_process else None for part in run.language_model]
+    # Parts of a stage that read tokens read the same ones, each in its time.
+    iterators = _one_for_each_reader(batches, run.parts_that_read)
     schedule = get_forward_backward_func(parallel.pipeline_model_parallel_size, num_parts if num_parts > 1 else None)
     filling = -num_microbatches % parallel.pipeline_model_parallel_size if num_parts > 1 else 0
     reports = schedule(
@@ -103,21 +104,33 @@ def forward_backward(
     return sums
 
 
+def _one_for_each_reader(batches: Batches, reads: Sequence[bool]) -> list[Batches]:
+    """The micro-batches for each part of a stage that reads them."""
+    copies = iter((batches,) if sum(reads) < 2 or batches is None else itertools.tee(batches, sum(reads)))
+    return [next(copies) if part_reads else None for part_reads in reads]
+
+
 def _forward_step(run: Run, token_sums: TokenSums) -> Callable[..., tuple[Tensor, Callable]]:
     """The function that megatron-core's schedule calls for each micro-batch."""
 
     def forward_step(batches: Batches, model: torch.nn.Module) -> tuple[Tensor, Callable]:
-        inputs_BS = labels_BS = positions_BS = None
-        if batches is not None:
-            tokens = next(batches).to(run.runtime.device, non_blocking=True)
-            inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-            positions_BS = torch.arange(inputs_BS.shape[1], device=tokens.device).expand_as(inputs_BS)
-        output = model(inputs_BS, positions_BS, None, labels=labels_BS)
+        batch = None if batches is None else run.document_ends.batch(next(batches), run.runtime.device)
+        tokens_BS, positions_BS, documents = (None, None, None) if batch is None else batch.inputs
+        output = model(
+            tokens_BS,
+            positions_BS,
+            None,
+            labels=None if batch is None else batch.labels_BS,
+            packed_seq_params=documents,
+        )
 
         def loss_func(loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            assert labels_BS is not None
-            num_tokens = torch.full((), loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
-            return loss_BS.float().sum(), num_tokens, token_sums.of(loss_BS, labels_BS)
+            assert batch is not None
+            if batch.scored_BS is None:
+                num_tokens = torch.full((), loss_BS.numel(), dtype=torch.int, device=loss_BS.device)
+                return loss_BS.float().sum(), num_tokens, token_sums.of(loss_BS, batch)
+            loss = loss_BS.float().masked_fill(~batch.scored_BS, 0).sum()
+            return loss, batch.scored_BS.sum(dtype=torch.int), token_sums.of(loss_BS, batch)
 
         return output, loss_func
 

@@ -225,11 +225,31 @@ def test_the_table_of_switches_has_every_switch() -> None:
         assert all(choice in " ".join(table[flag]) for choice in field.choices or ()), flag
 
 
+def lines_of_tables(page: str) -> dict[str, list[str]]:
+    """The lines of all tables of a page by their first cell."""
+    lines = [line.strip("| ").split(" | ") for line in text_of(page).splitlines() if line.startswith("| ")]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_the_table_of_documents_is_what_the_code_does() -> None:
+    from contextlm.model.document_chunks import DocumentChunks
+    from contextlm.model.documents import Documents
+
+    table = lines_of_tables("docs/method.md")
+    names = table["its document"]
+    positions = torch.tensor([[place - names.index(name) for place, name in enumerate(names)]])
+    chunks = DocumentChunks(Documents(positions, isolated=True), 4)
+    members_CT = chunks.pool(torch.eye(len(names))[:, None], "mean")[:, 0] > 0
+    owners = [members.nonzero().flatten().tolist() for members in members_CT.T]
+    assert table["its chunk"] == [str(*owner) if owner else "-" for owner in owners]
+    received = chunks.spread(torch.arange(1.0, 4).reshape(-1, 1, 1), len(names), shift=True).flatten().int().tolist()
+    assert table["its prediction"] == [str(k - 1) if k else "-" for k in received]
+
+
 def test_the_table_of_the_alignment_is_what_the_code_does() -> None:
     from contextlm.model.chunking import spread
 
-    lines = [line.strip("| ").split(" | ") for line in text_of("docs/method.md").splitlines() if line.startswith("| ")]
-    table = {cells[0]: cells[1:] for cells in lines}
+    table = lines_of_tables("docs/method.md")
     tokens = [int(cell) for cell in table["token t"]]
     prediction_CBH = torch.arange(1.0, 1 + len(tokens) // 4).reshape(-1, 1, 1)  # 0 is left for tokens without one
     received = spread(prediction_CBH, len(tokens), chunk_size=4, shift=True).flatten().int().tolist()

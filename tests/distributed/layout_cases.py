@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,20 @@ def cross_sends(run: Any) -> None:
     """Sabotage: an interleaved pipeline sends as one that is not."""
     run.language_model[0].config.overlap_p2p_comm = False
     run.language_model[0].config.batch_p2p_comm = True
+
+
+def forget_documents(run: Any) -> None:
+    """Sabotage: the last stage does not look where documents begin."""
+    ends = run.document_ends
+    if run.layout.is_last_stage:
+        forgetful = dataclasses.replace(ends, reset_position_ids=False, reset_attention_mask=False)
+        run.__dict__["document_ends"] = forgetful
+
+
+def score_ends(run: Any) -> None:
+    """Sabotage: on one data-parallel rank what is predicted from an end of document counts."""
+    if run.layout.data_rank == 1:
+        run.__dict__["document_ends"] = dataclasses.replace(run.document_ends, eod_mask_loss=False)
 
 
 def unmask_padding(run: Any) -> None:

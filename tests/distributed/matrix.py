@@ -72,6 +72,16 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "fp16": {"fp16": True, "initial_loss_scale": 16.0},
     "fp16, sums in fp16": {"fp16": True, "initial_loss_scale": 16.0, "accumulate_allreduce_grads_in_fp32": False},
 }
+# The ends of documents: nothing, where positions begin anew, what attention sees, and what is scored.
+_LOSS, _POSITIONS, _ATTENTION = (
+    {flag: True} for flag in ("eod_mask_loss", "reset_position_ids", "reset_attention_mask")
+)
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "joined": {},
+    "positions": _POSITIONS,
+    "attention, loss": _ATTENTION | _LOSS,
+    "positions, attention, loss": _POSITIONS | _ATTENTION | _LOSS,
+}
 DROPOUTS: dict[str, dict[str, Any]] = {"0": {}, "0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1}}
 
 
@@ -92,6 +102,7 @@ class Row(NamedTuple):
     fusion: str
     stop_gradient: bool
     seq_length: int
+    documents: str
 
     @property
     def layout(self) -> str:
@@ -105,7 +116,7 @@ class Row(NamedTuple):
 
     def model(self) -> dict[str, Any]:
         """What says which function is computed, and the gradients of which."""
-        return {
+        return DOCUMENTS[self.documents] | {
             "num_layers": NUM_LAYERS,
             "context_encoder_layers": self.encoder_layers,
             "context_predictor_layers": self.predictor_layers,
@@ -147,6 +158,7 @@ FACTORS: Mapping[str, tuple[Any, ...]] = {
     "fusion": FUSIONS,
     "stop_gradient": (False, True),
     "seq_length": (64, 68),  # 17 tokens on each rank of TP 4, 34 on each of TP 2: no multiple of w
+    "documents": tuple(DOCUMENTS),
 }
 
 

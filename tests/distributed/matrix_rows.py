@@ -9,7 +9,7 @@ EXACT = {"precision": "fp32", "dropout": "0"}
 BASE = Row(
     tensor="TP1", pipeline="PP1", copies=1, optimizer="distributed", recompute="nothing", precision="fp32", dropout="0",
     micro_batches=2, backbone="gpt2", encoder_layers=3, predictor_layers=2, fusion="gated", stop_gradient=False,
-    seq_length=68,
+    seq_length=68, documents="joined",
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ BEYOND = [
     BASE._replace(tensor="TP2 SP", pipeline=ALONE),
     BASE._replace(pipeline="PP4 of 1 + 2 + 2 + 1 layers", seq_length=66, recompute="block 1"),
     BASE._replace(pipeline="PP2 interleaved", micro_batches=4),
+    BASE._replace(tensor="TP2 SP", pipeline="PP2 interleaved", seq_length=66, documents="positions, attention, loss"),
     BASE._replace(copies=2, stop_gradient=True, backbone="pythia", optimizer="plain, overlap"),
 ]
 # In `make test`.

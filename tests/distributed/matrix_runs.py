@@ -16,9 +16,11 @@ import numpy as np
 
 from tests.distributed.layout_cases import (
     cross_sends,
+    forget_documents,
     keep_gradients,
     keep_shares,
     save_random_weights,
+    score_ends,
     train,
     unmask_padding,
 )
@@ -28,12 +30,16 @@ from tests.distributed.pool import Pool
 
 BOUNDS = {"loss": 1e-5, "norm": 1e-4, "head": 1e-4}
 SLACK_OF_16_BITS = 2
+ALL_ENDS = "positions, attention, loss"
 FAULTS = {
     "a rank keeps its share": (BASE._replace(tensor="TP2 SP"), keep_shares),
     "a rank keeps its gradients": (BASE._replace(tensor="TP2 SP"), keep_gradients),
     "one of four keeps its share": (BASE._replace(tensor="TP4 SP"), keep_shares),
     "one of four keeps its gradients": (BASE._replace(tensor="TP4 SP"), keep_gradients),
     "sends cross": (BASE._replace(pipeline="PP2 interleaved", micro_batches=4), cross_sends),
+    "a stage forgets the documents": (BASE._replace(pipeline="PP2", documents=ALL_ENDS), forget_documents),
+    "a rank takes its documents for all": (BASE._replace(tensor="TP2 SP", documents=ALL_ENDS), keep_shares),
+    "a rank scores ends of documents": (BASE._replace(copies=2, documents=ALL_ENDS), score_ends),
     "padding is scored": (BASE._replace(tensor="TP2"), unmask_padding),
     "padding is scored on the last stage": (BASE._replace(pipeline="PP2"), unmask_padding),
 }

@@ -16,18 +16,25 @@ from contextlm.parallel import runtime
 from contextlm.parallel.layout import model_parallel
 from tests.small_configs import VOCAB_SIZE, small_config
 
+EOD = 7
+END_EVERY = 9  # tokens, on average
+
 
 class RandomSamples:
-    """Sample n is random, and the same for every layout."""
+    """Sample n is random, and the same for every layout; as many documents end in it as are worth an option."""
 
     samples_per_epoch = 1000
 
-    def __init__(self, seq_length: int) -> None:
-        self.seq_length = seq_length
+    def __init__(self, seq_length: int, with_ends: bool = False) -> None:
+        self.seq_length, self.with_ends = seq_length, with_ends
 
     def sample(self, n: int) -> np.ndarray:
         """Token ids, int64 [seq_length + 1]."""
-        return np.random.default_rng(n).integers(0, VOCAB_SIZE, self.seq_length + 1)
+        draw = np.random.default_rng(n)
+        tokens = draw.integers(0, VOCAB_SIZE, self.seq_length + 1)
+        if self.with_ends:
+            tokens[draw.integers(0, END_EVERY, len(tokens)) == 0] = EOD
+        return tokens
 
     def parts(self, n: int) -> list[Any]:
         """They come from no dataset."""
@@ -38,6 +45,7 @@ class NoTokenizer:
     """What a run asks a tokenizer for."""
 
     vocab_size = VOCAB_SIZE
+    eod = EOD
     fingerprint = "none"
 
     def token_byte_lengths(self) -> None:
@@ -79,7 +87,9 @@ def load_weights(run: Any, folder: str) -> None:
 
 
 def _random_data(config: Config) -> tuple[Any, Any]:
-    samples = RandomSamples(config.model.seq_length)
+    data = config.data
+    with_ends = data.reset_position_ids or data.reset_attention_mask or data.eod_mask_loss
+    samples = RandomSamples(config.model.seq_length, with_ends)
     return NoTokenizer(), Datasets(samples, samples, None, notes=(), fingerprint="random")
 
 

@@ -12,6 +12,7 @@ from tests.distributed.pool import Pool
 
 PLAIN = {"use_distributed_optimizer": False}
 FP16 = {"fp16": True, "initial_loss_scale": 2.0**10, "loss_scale_window": 3}
+ENDS = {"reset_position_ids": True, "reset_attention_mask": True, "eod_mask_loss": True}
 TWO_BATCHES = {"global_batch_size": 4}
 # Iterations done when it happens: the steps of 0 and 6, and the log lines of 6 and 12, are not between log lines.
 BETWEEN = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11)
@@ -33,6 +34,7 @@ def test_the_host_runs_ahead_between_log_lines(pool: Pool, optimizer: dict, prec
         pytest.param({"tensor_model_parallel_size": 2, "sequence_parallel": True}, id="TP2"),
         pytest.param({"overlap_grad_reduce": True, "overlap_param_gather": True}, id="DP2"),
         pytest.param({"pipeline_model_parallel_size": 2}, id="PP2"),
+        pytest.param({"pipeline_model_parallel_size": 2} | ENDS, id="PP2, documents"),
     ],
 )
 def test_nor_in_a_layout(pool: Pool, layout: dict) -> None:

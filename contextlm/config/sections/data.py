@@ -69,6 +69,16 @@ class DataConfig:
         None, "Text of the end-of-document token, where the tokenizer does not say.", example="<|endoftext|>"
     )
 
+    reset_position_ids: bool = option(
+        False, "Count positions from the beginning of each document; the chunks begin there, too."
+    )
+    reset_attention_mask: bool = option(
+        False, "Let no token see a document other than its own; the chunks begin with each document, too."
+    )
+    eod_mask_loss: bool = option(
+        False, "Leave out of the loss what is predicted from an end of document, the first token of the next one."
+    )
+
     @property
     def document_split(self) -> str:
         """Shares of the documents of `data_path`."""

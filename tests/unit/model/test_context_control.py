@@ -66,3 +66,17 @@ def test_shuffle_swaps_whole_sequences(build):
 def test_a_batch_of_one_is_refused_in_the_model(build):
     with pytest.raises(UserError, match="use more"):
         logits(build(small_config(context_control="shuffle")), token_ids(1, 21))
+
+
+def test_samples_of_documents_may_have_fewer_chunks():
+    """Their padding is no prediction: it is neither swapped in nor counted."""
+    prediction = torch.randn(3, 3, 2)
+    is_chunk = torch.tensor([[True, True, True], [True, True, False], [True, False, False]]).T  # 3, 2 and 1 of 3
+    padded = prediction.masked_fill(~is_chunk[..., None], 1e6)
+    swapped = control("shuffle", padded, prediction, is_chunk)
+    assert torch.equal(swapped[:, 0], prediction[[0, 0, 0], 2])
+    assert torch.equal(swapped[:, 1], prediction[[0, 1, 2], 0])
+    assert torch.equal(swapped[:, 2], prediction[[0, 1, 0], 1])
+    none = is_chunk & torch.tensor([True, True, False])
+    assert torch.equal(control("shuffle", padded, prediction, none)[:, 0], torch.zeros(3, 2))
+    assert control("random", padded, prediction, is_chunk).abs().max() < 100
