@@ -26,9 +26,7 @@ _OUTPUT_AND_EMBEDDING = {
 }
 
 
-def from_huggingface(
-    model_type: str, weights: Mapping[str, Tensor], config: Config
-) -> Iterator[tuple[str, Tensor]]:
+def from_huggingface(model_type: str, weights: Mapping[str, Tensor], config: Config) -> Iterator[tuple[str, Tensor]]:
     """Names and values of our weights one by one, with as many rows per vocabulary as the given ones (unpadded).
 
     Args:
@@ -39,7 +37,7 @@ def from_huggingface(
     Raises:
         UserError: a weight is absent or has no place, or GPT-2's output layer is not its embedding.
     """
-    given = {name_in_file(model_type, name): name for name in weights if not _CONSTANTS.fullmatch(name)}
+    given = {name_in_file(model_type, name): name for name in weights if is_weight(name)}
     names = weight_names(model_type, config)
     if not config.model.untie_embeddings_and_output_weights:
         output, embedding = (given.get(name) for name in _OUTPUT_AND_EMBEDDING[model_type])
@@ -70,6 +68,11 @@ def to_huggingface(
     for name in names:
         value = weights[name.ours][:vocab_size] if name.ours in VOCABULARY else weights[name.ours]
         yield name.huggingface, _to_huggingface(value, name, config.model.num_attention_heads)
+
+
+def is_weight(name: str) -> bool:
+    """Whether a tensor of a file is a weight."""
+    return _CONSTANTS.fullmatch(name) is None
 
 
 def name_in_file(model_type: str, name: str) -> str:

@@ -1,8 +1,8 @@
 """The two-way table between weight names in Hugging Face's files and in our checkpoints.
 
 One row is one weight; `{layer}` stands for the layer's number on both sides, of the backbone or of the predictor. The
-table of our own class has every weight that a model may have; `weight_names` leaves out what this one has not. Read next:
-`huggingface_weights.py`, which applies the table.
+table of our own class has every weight that a model may have; `weight_names` leaves out what one model has not. Read
+next: `huggingface_weights.py`, which applies the table.
 """
 
 from __future__ import annotations

@@ -229,8 +229,8 @@ def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: Conte
     if attention_mask is not None:
         if attention_mask.shape != (num_rows, past + num_columns):
             raise ValueError(
-                f"attention_mask: has shape {list(attention_mask.shape)}; give {[num_rows, past + num_columns]}, a column "
-                "for each token, those in the cache included"
+                f"attention_mask: has shape {list(attention_mask.shape)}; give {[num_rows, past + num_columns]}, a "
+                "column for each token, those in the cache included"
             )
         real_BT = attention_mask[:, past:].bool()
         real_BT = None if bool(real_BT.all()) else real_BT
