@@ -22,7 +22,8 @@ from contextlm.interop import conversion_folder, parity
 from contextlm.interop.huggingface_config import from_huggingface_config
 from contextlm.interop.huggingface_weights import from_huggingface
 from contextlm.interop.loaded_huggingface import CONFIG, check_shapes, load_model, package, read_config
-from contextlm.interop.safetensors_folder import open_weights
+from contextlm.interop.safetensors_folder import WeightFiles, find_weights
+from contextlm.interop.weight_names import VOCABULARY
 
 # Rows that a vocabulary may have beyond the tokenizer's ids: padding to a multiple of 128 for 8 tensor-parallel ranks.
 _MAX_PADDING = 1024
@@ -49,8 +50,8 @@ def import_model(
     _check_vocabulary(folder, tokenizer, content["vocab_size"])
     conversion_folder.check_new(save)
     positions = config.model.num_positions
-    with open_weights(folder) as weights:
-        check_shapes(folder, weights)
+    weights = find_weights(folder)
+    check_shapes(folder, weights)
     say(f"logits of {folder} by transformers {transformers.__version__}")
     expected = parity.logits_of_theirs(load_model(folder), tokenizer.vocab_size, positions)
     gc.collect()  # their model, before ours is made
@@ -59,7 +60,7 @@ def import_model(
 
         conversion_folder.check_room(save, 4 * sum(parameter.numel() for parameter in model.parameters()))
         say("filling our model")
-        _fill(model, folder, content["model_type"], config, tokenizer.vocab_size)
+        _fill(model, weights, content["model_type"], config, tokenizer.vocab_size)
         found = parity.logits_of_ours(model.to(device).eval(), tokenizer.vocab_size, positions)
         certificate = parity.certify(
             expected,
@@ -94,14 +95,13 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_rows: int) -> None
         )
 
 
-def _fill(model: torch.nn.Module, folder: Path, kind: str, config: Config, vocab_size: int) -> None:
+def _fill(model: torch.nn.Module, weights: WeightFiles, kind: str, config: Config, vocab_size: int) -> None:
     """Copy the weights tensor by tensor; rows of padding become 0."""
     parts = model.sharded_state_dict(metadata={"non_homogeneous_layers": True})
     ours = {part.key: part.data for part in parts.values()}
-    with open_weights(folder) as weights:
-        for name, value in from_huggingface(kind, weights, config):
-            target = ours.pop(name)
-            rows = min(value.shape[0], vocab_size) if target.shape != value.shape else value.shape[0]
-            target[rows:] = 0
-            target[:rows] = value[:rows]
+    for name, value in from_huggingface(kind, weights, config):
+        target = ours.pop(name)
+        rows = min(value.shape[0], vocab_size) if name in VOCABULARY else value.shape[0]
+        target[rows:] = 0
+        target[:rows] = value[:rows]
     assert not ours, sorted(ours)

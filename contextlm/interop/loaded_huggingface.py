@@ -60,7 +60,7 @@ def check_shapes(folder: Path, weights: WeightFiles) -> None:
         raise UserError(f"{path}: transformers cannot build this model: {error}") from None
     kind = config.model_type
     expected = {name_in_file(kind, name): tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name_in_file(kind, name): shape for name, shape in weights.shapes().items() if is_weight(name)}
+    found = {name_in_file(kind, name): shape for name, shape in weights.shapes.items() if is_weight(name)}
     optional = {name_in_file(kind, "lm_head.weight")} if config.tie_word_embeddings else set()
     problems = [
         f"{name}: is missing, {path} expects {list(shape)}"

@@ -1,15 +1,13 @@
 """Weights in safetensors files: one file, or several with an index beside them.
 
-Reading maps the files, so that a tensor takes memory when it is asked for; writing holds one file's tensors.
+Reading holds one tensor in memory, writing the tensors of one file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,18 +21,20 @@ INDEX = "model.safetensors.index.json"
 
 
 class WeightFiles(Mapping[str, Tensor]):
-    """The tensors of a folder by name.
+    """The tensors of a folder by name; each is read when it is asked for, and its file is closed again.
 
     Args:
-        folder: that holds them.
-        files: open files by the name of each tensor.
+        files: the file of each tensor.
+        shapes: the shape of each tensor.
     """
 
-    def __init__(self, folder: Path, files: dict[str, Any]) -> None:
-        self.folder, self._files = folder, files
+    def __init__(self, files: dict[str, Path], shapes: dict[str, tuple[int, ...]]) -> None:
+        self._files, self.shapes = files, shapes
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._files[name].get_tensor(name)
+        # A file that stayed open would stay in memory, page by page, as it is read.
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -42,37 +42,33 @@ class WeightFiles(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor; none is read."""
-        return {name: tuple(file.get_slice(name).get_shape()) for name, file in self._files.items()}
 
-
-@contextlib.contextmanager
-def open_weights(folder: Path) -> Iterator[WeightFiles]:
-    """The tensors of a folder's safetensors files.
+def find_weights(folder: Path) -> WeightFiles:
+    """The tensors of a folder's safetensors files; none is read yet.
 
     Raises:
         UserError: there are none, some are missing or damaged, or the index does not say what is in them.
     """
     placed = _placed(folder)
-    names = sorted(set(placed.values())) if placed else [WHOLE]
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    paths = [folder / name for name in (sorted(set(placed.values())) if placed else [WHOLE])]
+    if missing := [path.name for path in paths if not path.is_file()]:
         raise UserError(f"{folder}: {', '.join(missing)} is missing; fetch the folder again")
-    with contextlib.ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for name in names:
-            try:
-                file = stack.enter_context(safe_open(folder / name, framework="pt"))
-            except SafetensorError as error:
-                raise UserError(f"{folder / name}: is damaged or cut off ({error}); fetch it again") from None
-            files |= dict.fromkeys(file.keys(), file)
-        if placed is not None and placed.keys() != files.keys():
-            wrong = sorted(placed.keys() ^ files.keys())
-            raise UserError(
-                f"{folder / INDEX}: index and files differ in {', '.join(wrong[:3])}{' ...' * (len(wrong) > 3)}; "
-                "fetch the folder again"
-            )
-        yield WeightFiles(folder, files)
+    files: dict[str, Path] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                files |= dict.fromkeys(file.keys(), path)
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        except SafetensorError as error:
+            raise UserError(f"{path}: is damaged or cut off ({error}); fetch it again") from None
+    if placed is not None and placed.keys() != files.keys():
+        wrong = sorted(placed.keys() ^ files.keys())
+        raise UserError(
+            f"{folder / INDEX}: index and files differ in {', '.join(wrong[:3])}{' ...' * (len(wrong) > 3)}; "
+            "fetch the folder again"
+        )
+    return WeightFiles(files, shapes)
 
 
 def _placed(folder: Path) -> dict[str, str] | None:
