@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,5 @@ def save_weights(
         raise UserError(f"checkpoint {temporary} cannot be written: {causes}; nothing was kept") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds the checkpoint, or was made for it
+            root.rmdir()

@@ -148,6 +148,15 @@ def test_the_predictor_runs_once_per_chunk():
     assert len(cache.predictor) == 2 and cache.predictions.data.shape[1] >= 5
 
 
+def test_memory_is_what_the_formula_says():
+    model, tokens = twin(**PYTHIA), ids(2, 256)
+    cache = cache_of(model(tokens))
+    layers, hidden, width, predictor_layers = 3, 32, 4, 2
+    numbers = sum(slots.data.numel() for slots in cache._slots())
+    assert numbers == 2 * 256 * (hidden + (2 * predictor_layers + 1) * hidden // width)
+    assert sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) == 2 * 256 * 2 * layers * hidden
+
+
 @pytest.mark.parametrize("backbone", [GPT2, PYTHIA], ids=["gpt2", "pythia"])
 def test_fp32_and_bf16(backbone):
     tokens = ids(2, LENGTH)
