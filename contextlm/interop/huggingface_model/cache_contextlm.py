@@ -64,11 +64,6 @@ class Slots:
         if self.data is not None:
             self.data = self.data.index_select(0, rows.to(self.data.device))
 
-    def keep(self, end: int) -> None:
-        """Forget the entries from `end` on."""
-        if self.data is not None:
-            self.data = self.data[:, :end].clone()
-
 
 @dataclass(frozen=True)
 class Places:
@@ -77,7 +72,7 @@ class Places:
     Args:
         before: real tokens of each row before this call, [B] on the CPU.
         after: the same after it.
-        numbers_BT: number of each column's token in its row; [1, T] if all rows are alike. Of padding, any.
+        numbers_BT: number of each column's token in its row; [1, T] if all rows are alike. Padding has any.
         real_BT: which columns hold tokens; None if all do.
         columns_BK: the same of all columns so far.
     """
@@ -90,8 +85,8 @@ class Places:
 
     @property
     def alike(self) -> bool:
-        """Whether every row is equally long and has no padding here."""
-        return self.numbers_BT.shape[0] == 1
+        """Whether every row is equally long and has no padding in this call."""
+        return self.real_BT is None and self.numbers_BT.shape[0] == 1
 
 
 class ContextCache(DynamicCache):

@@ -76,11 +76,12 @@ class ContextHead(nn.Module):
             cache.write_states(hidden_BTH, places)
         first, end = places.before // width, places.after // width  # chunks of each row before and after this call
         rows = (end > first).nonzero()[:, 0]  # the rows that finish one here: the predictor runs for them alone
+        count = int((end - first).max())
         predictions = None
         if len(rows) > 0:
             if cache is None:  # every row begins here; a shorter row's further chunks are read by none of its tokens
                 rows = torch.arange(len(first))
-            first, count = first[rows], int((end - places.before // width).max())
+            first = first[rows]
             tokens = self._tokens(hidden_BTH, places, cache, rows, first, count)
             predictions = self.predictor(self._pool(tokens), rows, first, cache)
             if cache is not None:

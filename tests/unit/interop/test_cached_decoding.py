@@ -80,6 +80,14 @@ def test_unequal_lengths_in_one_batch(model, side):
         assert distance(more[b], alone[b][len(row) :]) < BOUND, (side, b)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_row_alone_may_be_padded(model, side):
+    row, rest = ids(1, 7)[0], ids(1, 6, 1)
+    tokens, mask = padded([row, ids(1, 10)[0]], side)
+    found = continued(model, cache_of(model(tokens[:1], attention_mask=mask[:1])), rest, mask[:1])
+    assert distance(found, model(torch.cat((row[None], rest), dim=1)).logits[:, 7:]) < BOUND
+
+
 def test_padding_in_the_middle(model):
     """Right padding, then more tokens: columns without a token lie between those with one."""
     rows, turn = [ids(1, length, length)[0] for length in (6, 3)], [ids(1, length, length)[0] for length in (2, 7)]
