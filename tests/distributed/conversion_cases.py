@@ -70,6 +70,13 @@ def import_model(load: str, save: str, sabotage: str | None = None, **data: Any)
         return str(error)
 
 
+def command_line(arguments: list[str]) -> str:
+    """What tools/convert_checkpoint.py prints in the end."""
+    from tools import convert_checkpoint
+
+    return convert_checkpoint.convert(convert_checkpoint.parser().parse_args(arguments))
+
+
 @contextlib.contextmanager
 def _sabotaged(fault: str | None):
     """Inside, something goes wrong."""
