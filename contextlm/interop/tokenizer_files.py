@@ -37,6 +37,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) -
     tokenizer.save(folder)
     eod = tokenizer.eod_token
     if not (folder / TOKENIZER).exists():
+        if tokenizer.kind not in ("ByteTokenizer", "SentencePieceTokenizer"):
+            return f"tokenizer: no tokenizer.json is made of a {tokenizer.kind}; its own files are in the folder"
         built = _byte_level() if tokenizer.kind == "ByteTokenizer" else _sentencepiece(tokenizer)
         eod = _BYTE_EOD if tokenizer.kind == "ByteTokenizer" else eod
         wrong = [text for text in _HARD_TEXTS if built.encode(text).ids != tokenizer.encode(text)]
