@@ -25,6 +25,12 @@ context with a small causal transformer over chunks, and gives each token the pr
 prediction, "Context-level Language Modeling by Learning Predictive Context Embeddings", arXiv 2510.20280). This is
 a reconstruction of the method, not its authors' code. `generate` runs the predictor once per {width} tokens.
 """
+_DOCUMENTS_APART = """
+## Documents
+
+In training no document saw another one before it, or was counted on from it: give the model one document at a time, as
+`generate` does, for a packed row of several is something that it has never seen.
+"""
 
 
 def model_card(name: str, kind: str, config: Config, facts: dict[str, Any], parity: dict[str, Any]) -> str:
@@ -58,13 +64,15 @@ def model_card(name: str, kind: str, config: Config, facts: dict[str, Any], pari
         "git commit": facts.get("git_commit"),
         "versions": ", ".join(f"{key} {value}" for key, value in (facts.get("versions") or {}).items()),
     }
+    apart = config.data.reset_attention_mask or config.data.reset_position_ids
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items() if value not in (None, ""))
     use = (_CONTEXT_USE if kind == "contextlm" else _PLAIN_USE).format(name=name)
     method = _METHOD.format(encoder_layers=config.encoder_layers, width=config.context.context_chunk_size)
+    remarks = (method if config.context.enabled else "") + (_DOCUMENTS_APART if apart else "")
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- {kind}\n---\n\n# {name}\n\n"
         f"A `{CLASSES[kind]}` trained with ContextLM.\n\n```python\n{use}```\n"
-        f"{method if config.context.enabled else ''}\n## Run\n\n| | |\n|---|---|\n{table}\n\n## Conversion\n\n"
+        f"{remarks}\n## Run\n\n| | |\n|---|---|\n{table}\n\n## Conversion\n\n"
         "Before this folder got its name its logits were compared with the checkpoint's on random tokens, in fp32: "
         f"the greatest difference is {parity['max_abs_difference']:.3g}, {parity['relative_difference']:.2g} of the "
         "largest logit (`parity.json`).\n"
