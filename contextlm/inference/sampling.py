@@ -1,6 +1,6 @@
-"""Continue a text token by token.
+"""Continue a text token by token, with a cache: each new token is read once.
 
-Shapes: S tokens so far, V vocabulary.
+Shapes: V ids of the vocabulary.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from contextlm.errors import UserError
-from contextlm.inference.opened import Opened
+from contextlm.inference.cached_steps import cached_step
+from contextlm.inference.subject import Subject
 
 
 def continuation(
-    opened: Opened,
+    examined: Subject,
     prompt: list[int],
     *,
     max_new_tokens: int,
@@ -26,37 +26,34 @@ def continuation(
 ) -> Iterator[int]:
     """New token ids, one by one, until the end of the document or `max_new_tokens`.
 
-    The model reads the whole text again for every token, the last `seq_length` tokens of it at most.
+    A model reads `num_positions` tokens at most. Of a prompt that is longer it reads the last ones; when they are full,
+    it forgets the older half and reads the newer half again.
 
     Args:
-        opened: the model.
+        examined: a model of transformers: a folder's, or the twin of a checkpoint.
         prompt: token ids to continue; the end-of-document token stands in for an empty one.
         max_new_tokens: how many at most.
         temperature: 0 takes the likeliest token.
         top_k: sample among this many likeliest tokens only.
         top_p: sample among the likeliest tokens that together have this probability.
         seed: of the draws.
-
-    Raises:
-        UserError: an empty prompt, to a model that never learned how a document begins.
     """
-    if not prompt and opened.document_ends.eod_mask_loss:
-        raise UserError(
-            "--prompt: empty, but the model was trained with --eod-mask-loss and never learned how a document begins; "
-            "give it a beginning"
-        )
-    generator = torch.Generator(opened.device).manual_seed(seed)
-    end = opened.tokenizer.eod
+    generator = torch.Generator(examined.device).manual_seed(seed)
+    end = examined.tokenizer.eod
     tokens = list(prompt) or [0 if end is None else end]
+    unread, num_read, cache = tokens[-examined.num_positions :], 0, None
     for _ in range(max_new_tokens):
-        window = tokens[-opened.config.model.seq_length :]
-        on_host = torch.tensor([window])
-        inputs_BS, positions_BS, documents = opened.document_ends.inputs(on_host, on_host.to(opened.device))
-        logits_V = opened.model(inputs_BS, positions_BS, None, packed_seq_params=documents)[0, -1].float()
-        token = _draw(logits_V, temperature, top_k, top_p, generator)
+        if num_read + len(unread) > examined.num_positions:
+            unread, num_read, cache = tokens[-(examined.num_positions // 2 or 1) :], 0, None
+        logits_BTV, cache = cached_step(
+            examined.model, torch.tensor([unread], device=examined.device), cache, num_kept=1
+        )
+        num_read += len(unread)
+        token = _draw(logits_BTV[0, -1, : examined.tokenizer.vocab_size].float(), temperature, top_k, top_p, generator)
         if token == end:
             return
         tokens.append(token)
+        unread = [token]
         yield token
 
 

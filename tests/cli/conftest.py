@@ -1,0 +1,36 @@
+"""Models to examine: random weights, the gate open, as checkpoints and as Hugging Face folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.pool import Pool
+from tests.examined_cases import export, make_checkpoint
+
+KINDS = {
+    "contextlm": ("gpt2", {}),
+    "rotary": ("pythia", {"context_chunk_size": 3, "context_fusion": "norm_add"}),
+    "plain": ("pythia", {"context_chunk_size": 0}),
+}
+
+
+@pytest.fixture(scope="session")
+def model_folder(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Kind of model -> its `--save` folder, or the Hugging Face folder made of it; each is made once."""
+    made: dict[tuple[str, bool], str] = {}
+
+    def folder(kind: str, exported: bool = False) -> str:
+        if (kind, exported) not in made:
+            place = str(Path(tmp_path_factory.mktemp("examined")) / kind)
+            if exported:
+                pool.run(export, 1, load=folder(kind), save=place)
+            else:
+                backbone, values = KINDS[kind]
+                pool.run(make_checkpoint, 1, folder=place, backbone=backbone, **values)
+            made[kind, exported] = place
+        return made[kind, exported]
+
+    return folder
