@@ -17,7 +17,7 @@ from contextlm.data.datasets import build_datasets, split_documents
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.samples import Samples
 from contextlm.errors import UserError
-from contextlm.inference.subject import Subject
+from contextlm.inference.subject import Subject, configuration
 from contextlm.inference.text_scoring import Document
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
@@ -54,8 +54,6 @@ def chosen_split(examined: Subject, data_path: Sequence[str] | None, shares: str
     else:
         if data_path is None:
             raise UserError(f"--data-path is missing: {examined.folder} does not say what it was trained on")
-        from contextlm.verification.tensor_parallel import configuration
-
         config = configuration(examined.folder)
     given = {"data_path": data_path and tuple(data_path), "split": shares}
     if any(given.values()):  # in place of what the training had for each split

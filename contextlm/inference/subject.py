@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contextlm.config.schema import Config
+from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 from contextlm.inference.opened import Opened, opened
@@ -102,6 +104,16 @@ def subject(path: str | Path, *, in_fp32: bool = False) -> Iterator[Subject]:
         raise UserError(f"--load {path}: holds no checkpoint; give a folder that --save made, or a Hugging Face folder")
     with opened(path, in_fp32=in_fp32) as ours:
         yield from_checkpoint(ours)
+
+
+def configuration(folder: Path) -> Config:
+    """The configuration of the model in an `iter_` folder or a Hugging Face folder, for the trainer's model."""
+    if (folder / checkpoint_folder.CONFIG_FILE).is_file():
+        return load_config(folder / checkpoint_folder.CONFIG_FILE)
+    from contextlm.interop.huggingface_config import from_huggingface_config
+    from contextlm.interop.loaded_huggingface import CONFIG, read_config
+
+    return from_huggingface_config(read_config(folder), str(folder / CONFIG))
 
 
 def from_checkpoint(ours: Opened) -> Subject:

@@ -8,7 +8,8 @@ from typing import Any
 
 from contextlm.data.indexed import file_sha256
 from contextlm.errors import UserError
-from contextlm.interop import huggingface_model
+from contextlm.inference.subject import Subject
+from contextlm.interop import huggingface_model, parity
 from contextlm.verification.proof import Proof
 
 CERTIFICATE = "parity.json"
@@ -41,21 +42,43 @@ def _code(folder: Path) -> list[Proof]:
     return [Proof(claim, None, 0.0, f"{len(names)} files, byte for byte")]
 
 
+def certified_logits(examined: Subject) -> list[Proof]:
+    """The model still gives the logits that were compared when it was exported: another chunk size or shift would not.
+
+    The certificate keeps the largest of them, over probes with the gate as it is and opened.
+    """
+    content = _certificate_of(examined.folder)
+    if content is None:
+        return []
+    found = parity.logits_of_theirs(examined.model, examined.tokenizer.vocab_size, examined.num_positions)
+    largest = max(logits.abs().max().item() for logits in found)
+    expected = content["max_abs_logit"]
+    remark = f"the largest logit was {expected:.6g}, and is {largest:.6g}"
+    claim = "its logits are those of the parity certificate"
+    return [Proof(claim, abs(largest - expected) / expected, parity.TOLERANCE, remark)]
+
+
 def _certificate(folder: Path) -> list[Proof]:
     """The files have the checksums that the conversion wrote down."""
-    path = folder / CERTIFICATE
-    if not path.is_file():
+    content = _certificate_of(folder)
+    if content is None:
         return []
-    claim = "its files are those of the parity certificate"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        sums = dict(content["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error!r}); export the model again") from None
     wrong = [
         name
-        for name, expected in sorted(sums.items())
+        for name, expected in sorted(content["sha256"].items())
         if not (folder / name).is_file() or file_sha256(folder / name) != expected
     ]
-    remark = f"{', '.join(wrong)}: not the files that were proved" if wrong else f"{len(sums)} files"
-    return [Proof(claim, None, 0.0, remark, fails=bool(wrong))]
+    remark = f"{', '.join(wrong)}: not as proved" if wrong else f"{len(content['sha256'])} with a checksum"
+    return [Proof("its files are those of the parity certificate", None, 0.0, remark, fails=bool(wrong))]
+
+
+def _certificate_of(folder: Path) -> dict[str, Any] | None:
+    """What an export wrote beside the model; None in folders of another origin."""
+    path = folder / CERTIFICATE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        return {"sha256": dict(content["sha256"]), "max_abs_logit": float(content["max_abs_logit"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error!r}); export the model again") from None

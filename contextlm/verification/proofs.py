@@ -14,7 +14,7 @@ from contextlm.inference.subject import Subject, subject
 from contextlm.verification.batching import batch_invariance, padding_invariance
 from contextlm.verification.causality import causality
 from contextlm.verification.decoding import cached_decoding
-from contextlm.verification.exported_files import exported_files
+from contextlm.verification.exported_files import certified_logits, exported_files
 from contextlm.verification.proof import ROUNDING, Proof
 from contextlm.verification.tensor_parallel import tensor_parallel
 
@@ -48,6 +48,7 @@ def proofs(
             yield from exported_files(examined.folder)
             if trust_remote_code:
                 examined = foreign_code(examined)
+            yield from certified_logits(examined)
         stack.enter_context(open_gate(examined.model))
         say("causality")
         yield from causality(examined)

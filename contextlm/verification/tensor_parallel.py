@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.distributed import TCPStore
 
 from contextlm.config.schema import Config, ParallelConfig
-from contextlm.config.yaml_file import load as load_config
 from contextlm.inference.predictions import open_gate
-from contextlm.inference.subject import Subject
+from contextlm.inference.subject import Subject, configuration
 from contextlm.training import checkpoint_folder
 from contextlm.verification.proof import ROUNDING, Proof
 
@@ -42,16 +41,6 @@ def tensor_parallel(examined: Subject) -> list[Proof]:
     split_BSV = _new_processes(examined.folder, ids_BS, alone_BSV.shape[-1])
     worst = (split_BSV - alone_BSV).abs().max().item() / alone_BSV.abs().max().item()
     return [Proof(_CLAIM, worst, ROUNDING, f"2 x {length} tokens, gloo")]
-
-
-def configuration(folder: Path) -> Config:
-    """The configuration of the model in a folder, for the trainer's model."""
-    if (folder / checkpoint_folder.CONFIG_FILE).is_file():
-        return load_config(folder / checkpoint_folder.CONFIG_FILE)
-    from contextlm.interop.huggingface_config import from_huggingface_config
-    from contextlm.interop.loaded_huggingface import CONFIG, read_config
-
-    return from_huggingface_config(read_config(folder), str(folder / CONFIG))
 
 
 def split_logits(folder: str, tokens: list[list[int]], vocab_size: int) -> Tensor:

@@ -15,6 +15,7 @@ from tests.distributed.pool import Pool
 from tests.examined_cases import failing_program, logits_alone, verdicts
 
 CAUSAL, CACHED = "no logit sees a later token", "cached decoding is the full forward pass"
+LOGITS = "its logits are those of the parity certificate"
 CODE, FILES = "its code is ContextLM's", "its files are those of the parity certificate"
 
 
@@ -61,6 +62,11 @@ def test_a_folder_that_was_tampered_with_is_refuted(pool: Pool, model_folder, tm
     head.write_text(head.read_text().replace(aligned, leaky))
     assert failures(pool.run(verdicts, 1, load=str(folder))[0]) == {CODE}
     assert CAUSAL in failures(pool.run(verdicts, 1, load=str(folder), trust_remote_code=True)[0])
+    content = json.loads((folder / "config.json").read_text())
+    for change in ({"context_shift": False}, {"context_chunk_size": 5}):
+        (folder / "config.json").write_text(json.dumps(content | change))
+        assert LOGITS in failures(pool.run(verdicts, 1, load=str(folder))[0]), change
+    (folder / "config.json").write_text(json.dumps(content))
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(bytes(weights))
