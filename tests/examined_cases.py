@@ -139,6 +139,13 @@ def greedy_without_cache(load: str, prompt: str, count: int) -> str:
 def task_results(model: str, arguments: dict[str, Any], tasks: list[str], folder: str) -> dict[str, dict[str, Any]]:
     """lm_eval's measures of tasks by one of its models, without the Hub."""
     os.environ |= {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HOME": folder}
+    with mock.patch.dict(os.environ):
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)  # else accelerate, which `hf` needs, makes a process group and keeps it
+        return _task_results(model, arguments, tasks, folder)
+
+
+def _task_results(model: str, arguments: dict[str, Any], tasks: list[str], folder: str) -> dict[str, dict[str, Any]]:
     import lm_eval
     from lm_eval.tasks import TaskManager
 

@@ -12,6 +12,7 @@ from tests.distributed.pool import Pool
 from tests.examined_cases import task_results
 
 pytest.importorskip("lm_eval")
+pytest.importorskip("accelerate", reason="lm_eval's `hf` needs accelerate")
 
 WORDS = "the cat sat on a mat and looked at me with two green eyes while rain fell".split()
 HEAD = """task: {name}
