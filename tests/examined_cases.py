@@ -1,4 +1,4 @@
-"""Small models to examine, and what is done to them, by the pool: a process of ours opens one at a time."""
+"""What is done to models that are examined, by the pool: a process opens one at a time."""
 
 from __future__ import annotations
 
@@ -11,29 +11,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-
-from contextlm.data.byte_tokenizer import ByteTokenizer
-from tests.random_weights import randomize
-from tests.small_configs import small_config
-
-
-def make_checkpoint(folder: str, backbone: str, **values: Any) -> None:
-    """A checkpoint of random weights, its gate open, under the ByteTokenizer."""
-    from contextlm.inference.opened import built
-    from contextlm.training.weights_checkpoint import save_weights
-
-    tokenizer = ByteTokenizer()
-    config = small_config(backbone, tokenizer_type=tokenizer.kind, **values)
-    with built(config, tokenizer.vocab_size) as (model, layout, _):
-        randomize(model)
-        save_weights(model, layout, config, tokenizer, Path(folder), {})
-
-
-def export(load: str, save: str) -> None:
-    """A checkpoint as a Hugging Face folder."""
-    from contextlm.interop import export_huggingface
-
-    export_huggingface.export(load, save, 10**9, lambda _: None)
 
 
 def verdicts(load: str, tampered: str = "nothing", **options: Any) -> dict[str, str]:

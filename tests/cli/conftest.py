@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.distributed.conversion_cases import export, save_random
 from tests.distributed.pool import Pool
-from tests.examined_cases import export, make_checkpoint
 
 KINDS = {
     "contextlm": ("gpt2", {}),
@@ -26,10 +26,11 @@ def model_folder(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callab
         if (kind, exported) not in made:
             place = str(Path(tmp_path_factory.mktemp("examined")) / kind)
             if exported:
-                pool.run(export, 1, load=folder(kind), save=place)
+                (certificate,) = pool.run(export, 1, load=folder(kind), save=place)
+                assert isinstance(certificate, dict), certificate
             else:
                 backbone, values = KINDS[kind]
-                pool.run(make_checkpoint, 1, folder=place, backbone=backbone, **values)
+                pool.run(save_random, 1, folder=place, backbone=backbone, values=values)
             made[kind, exported] = place
         return made[kind, exported]
 
