@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -111,6 +113,18 @@ def greedy_without_cache(load: str, prompt: str, count: int) -> str:
                 break
             tokens = [*tokens, token]
         return examined.tokenizer.decode(tokens)[len(examined.tokenizer.decode(given)) :]
+
+
+def refusal(name: str, arguments: list[str]) -> str:
+    """What a tool says that ends with status 1."""
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        try:
+            importlib.import_module(f"tools.{name}").main(arguments)
+        except SystemExit as error:
+            assert error.code == 1
+            return shown.getvalue()
+    return ""
 
 
 def task_results(model: str, arguments: dict[str, Any], tasks: list[str], folder: str) -> dict[str, dict[str, Any]]:

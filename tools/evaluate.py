@@ -216,9 +216,15 @@ def table(result: dict[str, Any]) -> Table:
     shown.add_column("value", justify="right")
     shown.add_column("standard error", justify="right")
     for name, value, error in rows(result):
-        number = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else "unknown"
-        shown.add_row(name, number, f"{error:.4f}" if isinstance(error, float) else "")
+        shown.add_row(name, "unknown" if value is None else number(value), "" if error is None else number(error))
     return shown
+
+
+def number(value: float | int) -> str:
+    """As many digits as matter."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

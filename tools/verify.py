@@ -29,9 +29,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         epilog=(__doc__ or "").splitlines()[0],
     )
-    parser.add_argument(
-        "load", metavar="FOLDER", help="what --save made, an iter_ folder, or a Hugging Face folder"
-    )
+    parser.add_argument("load", metavar="FOLDER", help="what --save made, an iter_ folder, or a Hugging Face folder")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="of a Hugging Face folder: run its own code in place of ours"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,11 +42,14 @@ def run_tasks(
         raise UserError("--tasks: needs lm_eval: pip install 'contextlm[eval]'") from None
     from contextlm.interop.lm_eval import ContextLMEvaluation
 
-    manager = TaskManager(include_path=include_path)
+    manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
+    if include_path is not None and not set(names) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=include_path)  # reads thousands of files, which own tasks do not need
     if unknown := [name for name in names if name not in manager.all_tasks]:
         raise UserError(
             f"--tasks {','.join(unknown)}: lm_eval {lm_eval.__version__} has no such task; see --include-path"
         )
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its bootstrap forks, which a process with threads should not
     model = ContextLMEvaluation(load, batch_size, max_length, context_control)
     found = lm_eval.simple_evaluate(
         model=model,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.programs import metrics, run, tool
 from tests.distributed.pool import Pool
-from tests.examined_cases import greedy_without_cache
+from tests.examined_cases import greedy_without_cache, refusal
 
 
 @pytest.fixture
@@ -180,3 +180,44 @@ def test_generation_goes_on_when_all_positions_are_full(call_on, model_folder, t
     prompt.write_text("It rained. " * 10)  # 110 tokens; the model reads 66
     found = call_on("generate", model_folder("contextlm"), "--prompt-file", str(prompt), "--max-new-tokens", "100")
     assert found["prompt"] == prompt.read_text() and found["text"]
+
+
+def test_an_export_is_scored_on_a_dataset(call_on, model_folder, data: Path) -> None:
+    """Its tokenizer is the checkpoint's, so the dataset belongs to it."""
+    given = ("--data-path", str(data), "--split", "80,20,0", "--max-samples", "6")
+    ours, theirs = (call_on("evaluate", model_folder("contextlm", exported), *given) for exported in (False, True))
+    assert ours["tokens"] == theirs["tokens"] == 6 * 66
+    assert ours["lm_loss"] == pytest.approx(theirs["lm_loss"], rel=1e-5)
+    assert ours["data_fingerprint"] != "" and ours["lm_loss_stderr"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("--diagnose --tasks piqa", ["--diagnose: with a dataset"]),
+        ("--diagnose --stride 4 --context-control zero", ["--diagnose: tries every", "--diagnose: reads samples"]),
+        ("--diagnose --batch-size 1", ["--batch-size 1: give 2 or more"]),
+        ("--text a.txt --context-control shuffle", ["--context-control shuffle: texts of one batch"]),
+        ("--window 0 --stride 0", ["--window 0: give 1", "--stride 0: give 1"]),
+        ("--text a.txt --stride 4 --context-control previous", []),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_once(words: str, refused: list[str]) -> None:
+    from tools import evaluate
+
+    found = evaluate.problems(evaluate.parser().parse_args(["--load", "x", *words.split()]))
+    assert len(found) == len(refused) and all(a.startswith(b) for a, b in zip(found, refused, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "refused"),
+    [
+        ("evaluate", ["--text", "absent.txt"], "absent.txt: cannot be read"),
+        ("evaluate", ["--window", "67"], "--window 67: the model reads 66 tokens at most"),
+        ("evaluate", ["--context-control", "zero"], "is a plain model without a context head"),
+        ("evaluate", ["--data-path", "no/such"], "--data-path no/such: no such dataset"),
+        ("generate", ["--prompt-file", "absent.txt"], "--prompt-file absent.txt: cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_model_or_its_data_is_said(pool: Pool, model_folder, name, words, refused) -> None:
+    assert refused in pool.run(refusal, 1, name=name, arguments=["--load", model_folder("plain"), *words])[0]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.programs import tool
 from tests.distributed.pool import Pool
-from tests.examined_cases import task_results
+from tests.examined_cases import refusal, task_results
 
 pytest.importorskip("lm_eval")
-pytest.importorskip("accelerate", reason="lm_eval's `hf` needs accelerate")
 
 WORDS = "the cat sat on a mat and looked at me with two green eyes while rain fell".split()
 HEAD = """task: {name}
@@ -81,6 +81,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_our_model_class_and_hf_agree(pool: Pool, model_folder, tasks: Path) -> None:
+    pytest.importorskip("accelerate", reason="lm_eval's `hf` needs accelerate")
     checkpoint, exported = model_folder("contextlm"), model_folder("contextlm", exported=True)
     given = {"tasks": list(TASKS), "folder": str(tasks)}
     ours = pool.run(task_results, 1, model="contextlm", arguments={"load": checkpoint}, **given)[0]
@@ -93,3 +94,18 @@ def test_our_model_class_and_hf_agree(pool: Pool, model_folder, tasks: Path) -> 
     zeroed = {"load": checkpoint, "context_control": "zero"}
     without = pool.run(task_results, 1, model="contextlm", arguments=zeroed, **given)[0]
     assert without["local_text"] != pytest.approx(theirs["local_text"], rel=1e-4)
+
+
+def test_the_tool_tells_tasks_with_errors_versions_and_identity(pool: Pool, model_folder, tasks: Path) -> None:
+    output, names = tasks / "result.json", ["local_choice", "local_word"]
+    given = ["--tasks", ",".join(names), "--include-path", str(tasks), "--max-samples", "9", "--output", str(output)]
+    pool.run(tool, 1, name="evaluate", arguments=["--load", model_folder("contextlm"), *given])
+    found = json.loads(output.read_text())
+    assert set(found["tasks"]) == set(names) and found["iteration"] == 0 and len(found["weights_sha256"]) == 64
+    for task in found["tasks"].values():
+        assert task["version"] == 2.0 and task["examples"] == 9
+    accuracy, word = found["tasks"]["local_choice"]["measures"]["acc"], found["tasks"]["local_word"]["measures"]
+    assert accuracy["stderr"] == pytest.approx((accuracy["value"] * (1 - accuracy["value"]) / 8) ** 0.5)
+    assert word["perplexity"]["value"] > word["perplexity"]["stderr"] > 0
+    unknown = pool.run(refusal, 1, name="evaluate", arguments=["--load", "x", "--tasks", "no_such_task"])[0]
+    assert "--tasks no_such_task: lm_eval" in unknown and "has no such task" in unknown
