@@ -81,10 +81,9 @@ class Generation:
     def __post_init__(self) -> None:
         self.ids = self.case.tokens(self.size, self.device)
         self.mask = self.case.mask(self.device)
-        self()  # warm
         if self.case.num_new:
             _, self.cache = cached_step(self.model, self.ids, None, self.mask, num_kept=1)
-            self()
+        self()  # warm
 
     def __call__(self) -> None:
         """Read the prompt, every logit of it; or once there is a cache decode as many tokens as the case says."""
@@ -124,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=[name for name in SIZES if name != "quick"], default="124m", help="[124m]")
     parser.add_argument("--rounds", type=int, default=9, help="of each model, in turns [9]")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows [1 16]")
-    parser.add_argument("--prompt", type=int, default=128, help="tokens [128]")
+    parser.add_argument("--prompt", type=int, default=64, help="tokens behind which it decodes [64]")
     parser.add_argument("--new", type=int, default=16, help="tokens of a round of decoding [16]")
     parser.add_argument("--threads", type=int, default=1, help="on the CPU [1]")
     parser.add_argument(
@@ -162,16 +161,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{machine()}; {where}\nmeasured: {Path(contextlm.__file__).parent}\n{size}", flush=True)
     clock = time.process_time if is_cpu and options.threads == 1 else time.perf_counter
     models = {PLAIN: build(size, 0, device), CONTEXT: build(size, CHUNK_SIZE, device)}
-    cases = [Case(1, options.prompt)]
+    cases = [Case(1, size.seq_length)]
     cases += [Case(batch, options.prompt, False, options.new) for batch in options.batch]
     cases += [Case(batch, options.prompt, True, options.new) for batch in options.batch if batch > 1]
     rows, missed = [], []
     for case in cases:
         line, problem = measure(models, case, size, device, options.rounds, clock)
+        print("; ".join(filter(None, line)), file=sys.stderr, flush=True)
         rows.append(line)
         missed += problem
     print(table(("case", "plain tokens/s", "ContextLM", "ratio", "95% interval", "target", "verdict"), rows))
-    print(f"\n{memory(models, Case(1, options.prompt, False, options.new), size, device)}")
+    print(f"\n{memory(models, Case(1, size.seq_length), size, device)}")
     if missed and not options.quick:
         raise SystemExit("\n".join(missed))
 
@@ -214,7 +214,7 @@ def memory(models: dict[str, torch.nn.Module], case: Case, size: Size, device: t
 
 
 def cache_bytes(cache: Any) -> int:
-    """Of all tensors that a cache holds; of ContextLM's head the entries that it made room for."""
+    """Of all tensors that a cache holds; of ContextLM's head the entries that it made room for, 64 at a time."""
     backbone = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
     head = [slots.data for slots in cache._slots() if slots.data is not None] if hasattr(cache, "_slots") else []
     return sum(tensor.numel() * tensor.element_size() for tensor in (*backbone, *head))

@@ -106,6 +106,6 @@ def test_the_tool_tells_tasks_with_errors_versions_and_identity(pool: Pool, mode
         assert task["version"] == 2.0 and task["examples"] == 9
     accuracy, word = found["tasks"]["local_choice"]["measures"]["acc"], found["tasks"]["local_word"]["measures"]
     assert accuracy["stderr"] == pytest.approx((accuracy["value"] * (1 - accuracy["value"]) / 8) ** 0.5)
-    assert word["perplexity"]["value"] > word["perplexity"]["stderr"] > 0
+    assert word["perplexity"]["value"] > 1 and word["perplexity"]["stderr"] > 0
     unknown = pool.run(refusal, 1, name="evaluate", arguments=["--load", "x", "--tasks", "no_such_task"])[0]
     assert "--tasks no_such_task: lm_eval" in unknown and "has no such task" in unknown

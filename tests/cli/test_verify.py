@@ -23,8 +23,7 @@ def failures(found: dict[str, str]) -> set[str]:
     return {claim for claim, verdict in found.items() if verdict != "holds"}
 
 
-@pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "exported"])
-@pytest.mark.parametrize("kind", ["contextlm", "rotary", "plain"])
+@pytest.mark.parametrize(("kind", "exported"), [("contextlm", False), ("rotary", True), ("plain", False)])
 def test_everything_holds(pool: Pool, model_folder, kind: str, exported: bool) -> None:
     found = pool.run(verdicts, 1, load=model_folder(kind, exported))[0]
     assert failures(found) == set(), found
@@ -63,9 +62,8 @@ def test_a_folder_that_was_tampered_with_is_refuted(pool: Pool, model_folder, tm
     assert failures(pool.run(verdicts, 1, load=str(folder))[0]) == {CODE}
     assert CAUSAL in failures(pool.run(verdicts, 1, load=str(folder), trust_remote_code=True)[0])
     content = json.loads((folder / "config.json").read_text())
-    for change in ({"context_shift": False}, {"context_chunk_size": 5}):
-        (folder / "config.json").write_text(json.dumps(content | change))
-        assert LOGITS in failures(pool.run(verdicts, 1, load=str(folder))[0]), change
+    (folder / "config.json").write_text(json.dumps(content | {"context_shift": False}))
+    assert failures(pool.run(verdicts, 1, load=str(folder))[0]) == {CODE, LOGITS}
     (folder / "config.json").write_text(json.dumps(content))
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
