@@ -77,10 +77,14 @@ def generate(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Sample as asked, printing as it goes."""
     if wrong := problems(options):
         raise UserError(*wrong)
-    from contextlm.inference.huggingface_subject import standalone
+    from contextlm.inference.huggingface_subject import twin
+    from contextlm.inference.subject import subject
 
-    examined = standalone(options.load)
-    return [continued(examined, prompt, options) for prompt in prompts(options)]
+    with subject(options.load) as examined:
+        ends = examined.document_ends
+        if examined.trainer is not None and not ends.matter_to_layers:  # else only the trainer's model knows them
+            examined = twin(examined.trainer)
+        return [continued(examined, prompt, options) for prompt in prompts(options)]
 
 
 def continued(examined: Subject, prompt: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -97,6 +97,12 @@ def diagnose(
     width = examined.chunk_size
     if not width:
         raise UserError(f"--diagnose: {examined.folder} is a plain model without a context head")
+    ends = examined.document_ends
+    if ends is not None and ends.matter_to_layers:
+        raise UserError(
+            f"--diagnose: in {examined.folder} chunks begin anew with each document, which it cannot tell apart yet; "
+            "use --context-control"
+        )
     seen = Chunks()
     losses: dict[str, np.ndarray] = {}
     for kind in all_fields()["context_control"].choices:
@@ -105,16 +111,23 @@ def diagnose(
     normal_BS = losses["none"]
     controls = {}
     for kind, loss_BS in losses.items():
-        worth, error = ratio_and_error((loss_BS - normal_BS).mean(axis=1).tolist(), [1] * len(loss_BS))
-        controls[kind] = {"lm_loss": float(loss_BS.mean()), "worth": worth, "worth_stderr": error}
+        worth, error = ratio_and_error(np.nanmean(loss_BS - normal_BS, axis=1).tolist(), [1] * len(loss_BS))
+        controls[kind] = {"lm_loss": float(np.nanmean(loss_BS)), "worth": worth, "worth_stderr": error}
     return {
         "chunk_size": width,
         "samples": len(normal_BS),
         "controls": controls,
-        "lm_loss_by_position": [float(normal_BS[:, place::width].mean()) for place in range(width)],
-        "lm_loss_by_position_context_zeroed": [float(losses["zero"][:, place::width].mean()) for place in range(width)],
+        "lm_loss_by_position": [float(np.nanmean(normal_BS[:, place::width])) for place in range(width)],
+        "lm_loss_by_position_context_zeroed": [
+            float(np.nanmean(losses["zero"][:, place::width])) for place in range(width)
+        ],
         **seen.measures(),
     }
+
+
+def _by_position(loss_BS: np.ndarray, width: int) -> list[float]:
+    """The mean loss at each place of a chunk."""
+    return [float(np.nanmean(loss_BS[:, place::width])) for place in range(width)]
 
 
 def _losses(
@@ -133,6 +146,6 @@ def _losses(
                 f"--diagnose: samples of {tokens.shape[1] - 1} tokens hold fewer than two chunks of "
                 f"{examined.chunk_size}: use a longer --window, or --seq-length in training"
             )
-        found.append(examined.losses(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).cpu().numpy())
+        found.append(examined.losses(tokens).cpu().numpy())
         progress(kind, done, total)
     return np.concatenate(found)

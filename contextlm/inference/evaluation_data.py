@@ -75,7 +75,9 @@ def samples_of(examined: Subject, split: Split) -> tuple[Samples, str]:
     Raises:
         UserError: it holds none.
     """
-    datasets = build_datasets(split.config, examined.tokenizer)
+    # One split is read here; that others hold enough was asked for by the training.
+    training = dataclasses.replace(split.config.training, skip_train=True, full_validation=False, eval_iters=0)
+    datasets = build_datasets(dataclasses.replace(split.config, training=training), examined.tokenizer)
     attribute = "train" if split.name == "train" else split.name
     samples = getattr(datasets, attribute)
     if samples is None:

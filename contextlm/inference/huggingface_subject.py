@@ -45,7 +45,7 @@ def huggingface_subject(folder: Path, in_fp32: bool) -> Subject:
         model = model.to({"bfloat16": torch.bfloat16, "float16": torch.float16}.get(stored, torch.float32))
     facts = {"format": "huggingface", "model": content["model_type"]}
     positions, chunk_size = config.model.num_positions, config.context.context_chunk_size
-    return Subject(folder, facts, tokenizer, model.to(device), None, device, positions, chunk_size)
+    return Subject(folder, facts, tokenizer, model.to(device), None, None, device, positions, chunk_size)
 
 
 def standalone(path: str | Path, *, in_fp32: bool = False) -> Subject:

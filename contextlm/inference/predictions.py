@@ -63,6 +63,12 @@ def controlled(examined: Subject, kind: str) -> Iterator[None]:
     if not examined.chunk_size:
         raise UserError(f"--context-control {kind}: {examined.folder} is a plain model without a context head")
     torch.manual_seed(0)  # of `random`
+    if examined.trainer is not None:
+        from contextlm.model import context_head  # after the runtime
+
+        with context_head.controlled([examined.model], kind):
+            yield
+        return
     with replaced(examined, lambda context_CBH, prediction_CBH: control(kind, prediction_CBH, context_CBH)):
         yield
 

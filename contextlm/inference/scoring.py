@@ -9,6 +9,7 @@ import torch
 
 from contextlm.analysis.errors_of_means import loss_measures
 from contextlm.data.samples import Samples
+from contextlm.errors import UserError
 from contextlm.inference.subject import Subject
 
 
@@ -32,23 +33,32 @@ def score(
     Returns:
         `lm_loss` (nats per token), `perplexity`, `bits_per_byte` (None where a token's text is not known), each with
         its standard error over samples, `tokens`, `bytes`, and `unigram_entropy`: the loss of a model that knows these
-        tokens' frequencies alone.
+        tokens' frequencies alone. The ends of documents mean what they meant in the model's training.
+
+    Raises:
+        UserError: no token is scored.
     """
     lengths = examined.tokenizer.token_byte_lengths()
     counts = np.zeros(examined.tokenizer.vocab_size, dtype=np.int64)
     losses: list[float] = []
+    num_tokens: list[int] = []
     sizes: list[int] = []
     for tokens, done, total in batches(samples, batch_size, max_samples):
-        labels = tokens[:, 1:].contiguous()
-        losses += examined.losses(tokens[:, :-1].contiguous(), labels).double().sum(dim=1).tolist()
-        counts += np.bincount(labels.numpy().ravel(), minlength=len(counts))
+        loss_BS, labels_BS = examined.losses(tokens).double().cpu().numpy(), tokens[:, 1:].numpy()
+        scored_BS = ~np.isnan(loss_BS)
+        losses += np.nansum(loss_BS, axis=1).tolist()
+        num_tokens += scored_BS.sum(axis=1).tolist()
+        counts += np.bincount(labels_BS[scored_BS], minlength=len(counts))
         if lengths is not None:
-            sizes += lengths[labels.numpy()].sum(axis=1).tolist()
+            sizes += (lengths[labels_BS] * scored_BS).sum(axis=1).tolist()
         progress(done, total)
-    num_tokens = int(counts.sum()) // len(losses)
+    if not sum(num_tokens):
+        raise UserError(
+            "--data-path: of these samples no token is scored; --eod-mask-loss of the training leaves all out"
+        )
     shares = counts[counts > 0] / counts.sum()
     return {
-        **loss_measures(losses, [num_tokens] * len(losses), sizes if lengths is not None else None),
+        **loss_measures(losses, num_tokens, sizes if lengths is not None else None),
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),
     }
 

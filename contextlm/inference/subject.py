@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from contextlm.errors import UserError
 from contextlm.inference.opened import Opened, opened
 from contextlm.training import checkpoint_folder
 
+if TYPE_CHECKING:
+    from contextlm.model.token_batch import DocumentEnds
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -33,7 +36,8 @@ class Subject:
         facts: what the folder says of it, for the results.
         tokenizer: of the model.
         model: the trainer's model, or one of transformers.
-        trainer: what else is known of a checkpoint of ours; None for a Hugging Face folder.
+        trainer: what else is known of a checkpoint of ours; None for a model of transformers.
+        document_ends: what the end of a document changed in its training; None if not known.
         device: where it computes.
         num_positions: tokens that it reads at most.
         chunk_size: tokens a chunk; 0 without a context head.
@@ -44,6 +48,7 @@ class Subject:
     tokenizer: Tokenizer
     model: torch.nn.Module
     trainer: Opened | None
+    document_ends: DocumentEnds | None
     device: torch.device
     num_positions: int
     chunk_size: int
@@ -54,15 +59,29 @@ class Subject:
         ids_BS = ids_BS.to(self.device)
         if self.trainer is None:
             return self.model(ids_BS, use_cache=False).logits
-        return self.model(ids_BS, _positions(ids_BS), None)[..., : self.tokenizer.vocab_size]
+        tokens_BS, positions_BS, documents = self.trainer.document_ends.inputs(ids_BS.cpu(), ids_BS)
+        logits_BSV = self.model(tokens_BS, positions_BS, None, packed_seq_params=documents)
+        return logits_BSV[..., : self.tokenizer.vocab_size]
 
     @torch.no_grad()
-    def losses(self, inputs_BS: Tensor, labels_BS: Tensor) -> Tensor:
-        """Cross-entropy of each token, nats, fp32 [B, S]."""
-        inputs_BS, labels_BS = inputs_BS.to(self.device), labels_BS.to(self.device)
+    def losses(self, samples: Tensor) -> Tensor:
+        """Cross-entropy of each token but the first of samples [B, S + 1], nats, fp32 [B, S].
+
+        The ends of documents mean what they meant in the training; what did not count there is NaN.
+        """
         if self.trainer is None:
-            return functional.cross_entropy(self.logits(inputs_BS).float().mT, labels_BS, reduction="none")
-        return self.model(inputs_BS, _positions(inputs_BS), None, labels=labels_BS).float()
+            labels_BS = samples[:, 1:].to(self.device)
+            return functional.cross_entropy(self.logits(samples[:, :-1]).float().mT, labels_BS, reduction="none")
+        batch = self.trainer.document_ends.batch(samples, self.device)
+        tokens_BS, positions_BS, documents = batch.inputs
+        loss_BS = self.model(tokens_BS, positions_BS, None, labels=batch.labels_BS, packed_seq_params=documents).float()
+        return loss_BS if batch.scored_BS is None else loss_BS.masked_fill(~batch.scored_BS, float("nan"))
+
+    @property
+    def begins_after_an_end(self) -> bool:
+        """Whether a text may stand behind an end of document, as in the training; not if that changed what follows."""
+        ends = self.document_ends
+        return self.tokenizer.eod is not None and (ends is None or not (ends.matter_to_layers or ends.eod_mask_loss))
 
     def weights_sha256(self) -> str:
         """Of the weights as they are in memory: the same for every layout that a checkpoint was saved under."""
@@ -120,14 +139,11 @@ def from_checkpoint(ours: Opened) -> Subject:
     """An open checkpoint as a subject."""
     facts = {
         "format": "contextlm",
-        "iteration": ours.facts["iteration"],
-        "consumed_samples": ours.facts["consumed_samples"],
+        "iteration": ours.facts.get("iteration"),
+        "consumed_samples": ours.facts.get("consumed_samples"),
         "model": ours.config.preset,
         "git_commit": ours.facts.get("git_commit"),
     }
     positions, chunk_size = ours.config.model.num_positions, ours.config.context.context_chunk_size
-    return Subject(ours.folder, facts, ours.tokenizer, ours.model, ours, ours.device, positions, chunk_size)
-
-
-def _positions(ids_BS: Tensor) -> Tensor:
-    return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand_as(ids_BS)
+    ends = ours.document_ends
+    return Subject(ours.folder, facts, ours.tokenizer, ours.model, ours, ends, ours.device, positions, chunk_size)

@@ -72,7 +72,7 @@ def score_documents(
         batch_size: windows per forward pass.
         progress: told how many windows of how many are done.
     """
-    prefix = examined.tokenizer.eod
+    prefix = examined.tokenizer.eod if examined.begins_after_an_end else None
     cut = [list(sliding_windows(document.tokens, prefix, length, stride)) for document in documents]
     results = iter(scored(examined, [window for windows in cut for window in windows], batch_size, progress))
     losses, counts, sizes = [], [], []

@@ -11,6 +11,7 @@ from torch import Tensor
 from contextlm.inference.cached_steps import cached_step
 from contextlm.inference.subject import Subject
 from contextlm.verification.proof import ROUNDING, Proof
+from contextlm.verification.random_texts import random_ids
 
 
 def batch_invariance(examined: Subject) -> list[Proof]:
@@ -52,11 +53,7 @@ def _texts(examined: Subject) -> list[Tensor]:
     """Random texts that end at several places of a chunk; the shortest completes none."""
     width = max(2, examined.chunk_size)
     lengths = (2 * width + 3, 2 * width + 2, 2 * width, width + 2, 3)
-    generator = torch.Generator().manual_seed(2)
-    return [
-        torch.randint(examined.tokenizer.vocab_size, (min(length, examined.num_positions),), generator=generator)
-        for length in lengths
-    ]
+    return [random_ids(examined, min(length, examined.num_positions), seed=length) for length in lengths]
 
 
 def _lengths(texts: list[Tensor]) -> str:

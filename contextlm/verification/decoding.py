@@ -11,6 +11,7 @@ from torch import Tensor
 from contextlm.inference.cached_steps import cached_step
 from contextlm.inference.subject import Subject
 from contextlm.verification.proof import ROUNDING, Proof
+from contextlm.verification.random_texts import random_ids
 
 MAX_PHASES = 8  # a wide chunk has many places: its first ones and its last ones are the odd ones
 
@@ -23,8 +24,7 @@ def cached_decoding(examined: Subject) -> list[Proof]:
     """
     width = max(1, examined.chunk_size)
     length = min(3 * width + 4, examined.num_positions)
-    generator = torch.Generator().manual_seed(1)
-    ids_BS = torch.randint(examined.tokenizer.vocab_size, (2, length), generator=generator)
+    ids_BS = random_ids(examined, 2, length, seed=1)
     full_BSV = examined.logits(ids_BS).float()
     largest = full_BSV.abs().max().item()
     phases = list(range(width)) if width <= MAX_PHASES else [*range(4), *range(width - 4, width)]

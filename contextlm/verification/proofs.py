@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from contextlm.inference.huggingface_subject import foreign_code, twin
 from contextlm.inference.predictions import open_gate
 from contextlm.inference.subject import Subject, subject
@@ -16,6 +14,7 @@ from contextlm.verification.causality import causality
 from contextlm.verification.decoding import cached_decoding
 from contextlm.verification.exported_files import certified_logits, exported_files
 from contextlm.verification.proof import ROUNDING, Proof
+from contextlm.verification.random_texts import random_ids
 from contextlm.verification.tensor_parallel import tensor_parallel
 
 Say = Callable[[str], None]
@@ -68,8 +67,7 @@ def proofs(
 def _same_logits(ours: Subject, theirs: Subject) -> Proof:
     """The twin that is examined for its cache is the trainer's model."""
     length = min(ours.num_positions, 4 * max(1, ours.chunk_size) + 3)
-    generator = torch.Generator().manual_seed(4)
-    ids_BS = torch.randint(ours.tokenizer.vocab_size, (2, length), generator=generator)
+    ids_BS = random_ids(ours, 2, length, seed=4)
     expected, found = ours.logits(ids_BS).float(), theirs.logits(ids_BS).float()
     worst = (expected - found).abs().max().item() / expected.abs().max().item()
     return Proof("the model in transformers is the trainer's", worst, ROUNDING, f"2 x {length} tokens")

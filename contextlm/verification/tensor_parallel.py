@@ -23,6 +23,7 @@ from contextlm.inference.predictions import open_gate
 from contextlm.inference.subject import Subject, configuration
 from contextlm.training import checkpoint_folder
 from contextlm.verification.proof import ROUNDING, Proof
+from contextlm.verification.random_texts import random_ids
 
 SIZE = 2
 _CLAIM = "tensor parallel over 2 = 1 process"
@@ -34,9 +35,8 @@ def tensor_parallel(examined: Subject) -> list[Proof]:
     heads = config.model.num_attention_heads
     if heads % SIZE:
         return [Proof(_CLAIM, None, ROUNDING, f"{heads} attention heads cannot be halved", skipped=True)]
-    generator = torch.Generator().manual_seed(3)
     length = min(3 * max(1, examined.chunk_size) + 2, examined.num_positions)
-    ids_BS = torch.randint(examined.tokenizer.vocab_size, (2, length), generator=generator)
+    ids_BS = random_ids(examined, 2, length, seed=3)
     alone_BSV = examined.logits(ids_BS).float().cpu()
     split_BSV = _new_processes(examined.folder, ids_BS, alone_BSV.shape[-1])
     worst = (split_BSV - alone_BSV).abs().max().item() / alone_BSV.abs().max().item()

@@ -23,7 +23,7 @@ def examined() -> SimpleNamespace:
         logits_SV = torch.zeros(len(following), 257).scatter(1, following[:, None], SURE)
         return logits_SV.expand(len(ids_BS), -1, -1)
 
-    return SimpleNamespace(logits=logits, tokenizer=ByteTokenizer(), num_positions=40)
+    return SimpleNamespace(logits=logits, tokenizer=ByteTokenizer(), num_positions=40, begins_after_an_end=True)
 
 
 def test_last_words(examined):
@@ -40,7 +40,7 @@ def test_a_passage_without_a_last_word_is_refused(examined):
 
 
 def test_documents_are_measured_by_their_bytes(examined):
-    examined.tokenizer.eod = None  # nothing stands before a text: its first token is not predicted
+    examined.begins_after_an_end = False  # nothing stands before a text: its first token is not predicted
     documents = [Document(list(text.encode()), len(text.encode())) for text in (SENTENCE, "the dog")]
     found = score_documents(examined, documents, length=40, stride=40, batch_size=2)
     loss = (24 * math.log(4 / 3) + 3 * math.log(1024)) / 27
