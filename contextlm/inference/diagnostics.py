@@ -117,10 +117,8 @@ def diagnose(
         "chunk_size": width,
         "samples": len(normal_BS),
         "controls": controls,
-        "lm_loss_by_position": [float(np.nanmean(normal_BS[:, place::width])) for place in range(width)],
-        "lm_loss_by_position_context_zeroed": [
-            float(np.nanmean(losses["zero"][:, place::width])) for place in range(width)
-        ],
+        "lm_loss_by_position": _by_position(normal_BS, width),
+        "lm_loss_by_position_context_zeroed": _by_position(losses["zero"], width),
         **seen.measures(),
     }
 

@@ -13,6 +13,7 @@ from tests.distributed.pool import Pool
 KINDS = {
     "contextlm": ("gpt2", {}),
     "rotary": ("pythia", {"context_chunk_size": 3, "context_fusion": "norm_add"}),
+    "apart": ("gpt2", {"reset_position_ids": True, "reset_attention_mask": True, "eod_mask_loss": True}),
     "plain": ("pythia", {"context_chunk_size": 0}),
 }
 

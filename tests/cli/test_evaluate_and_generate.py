@@ -119,6 +119,14 @@ def test_a_checkpoint_and_its_export_score_alike(call_on, model_folder, texts: s
     assert ours["iteration"] == 0 and len(ours["weights_sha256"]) == 64
 
 
+def test_documents_apart_in_training_are_scored_as_there(call_on, model_folder, texts: str) -> None:
+    """Nothing stands before a text then, as each document began the count anew; its first token is not predicted."""
+    found = call_on("evaluate", model_folder("apart"), "--text", texts)
+    assert found["bytes"] - found["tokens"] == 3 and math.isfinite(found["lm_loss"])
+    text = call_on("generate", model_folder("apart"), "--prompt", "a cat", "--max-new-tokens", "8")["text"]
+    assert isinstance(text, str)
+
+
 def test_a_sliding_window_reads_more_and_predicts_the_same_tokens(call_on, model_folder, texts: str) -> None:
     found = {
         stride: call_on("evaluate", model_folder("contextlm"), "--text", texts, "--stride", str(stride), *more)

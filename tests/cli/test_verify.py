@@ -23,7 +23,9 @@ def failures(found: dict[str, str]) -> set[str]:
     return {claim for claim, verdict in found.items() if verdict != "holds"}
 
 
-@pytest.mark.parametrize(("kind", "exported"), [("contextlm", False), ("rotary", True), ("plain", False)])
+@pytest.mark.parametrize(
+    ("kind", "exported"), [("contextlm", False), ("rotary", True), ("plain", False), ("apart", False)]
+)
 def test_everything_holds(pool: Pool, model_folder, kind: str, exported: bool) -> None:
     found = pool.run(verdicts, 1, load=model_folder(kind, exported))[0]
     assert failures(found) == set(), found
