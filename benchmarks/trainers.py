@@ -89,6 +89,7 @@ class RandomTokens:
 
     kind = "random tokens"
     fingerprint = "none"
+    eod = None
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size

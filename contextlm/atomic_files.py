@@ -1,13 +1,16 @@
-"""Files that appear under their final name only when they are complete.
+"""Files and folders that appear under their final name only when they are complete.
 
-Small files pass through here. Token streams (`data/indexed_writer.py`) and checkpoints
-(`training/checkpoint_folder.py`) are too large for that and follow the same rule: temporary name, fsync, rename.
+Small files and converted models pass through here. Token streams (`data/indexed_writer.py`) and checkpoints
+(`training/checkpoint_folder.py`) follow the same rule: temporary name, fsync, rename.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +28,33 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON with a final newline, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder to fill, that gets the name `path` when the block has ended without an error.
+
+    A kill leaves it as `path`.part, which the next call empties; an error leaves nothing.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in (*temporary.rglob("*"), temporary):
+            sync(file)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,17 +1,19 @@
 """python tools/evaluate.py --load checkpoints --data-path data/my_text_document --split 90,10,0
 
-Scores a checkpoint, saved under any layout, on one split of a dataset: loss, perplexity, bits per byte. Every token
-of one pass counts once. `--context-control zero` asks whether the context helps. One process, CPU or GPU.
-The work is in `contextlm/inference/scoring.py`.
+Scores a checkpoint, saved under any layout, or a Hugging Face folder: on one split of a dataset, as the training's
+samples or document by document; on texts; on the last words of passages; on lm_eval's tasks. `--diagnose` and
+`--context-control` ask what the context is worth. One process, CPU or GPU; docs/evaluation.md explains each.
+The work is in `contextlm/inference/`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -19,10 +21,13 @@ from rich.table import Table
 
 from contextlm import atomic_files
 from contextlm.config.fields import all_fields
-from contextlm.config.split_data import split_data
 from contextlm.errors import UserError, told_to_the_user
 
-SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+if TYPE_CHECKING:
+    from contextlm.inference.subject import Subject
+
+Report = Callable[[int, int], None]
+SPLITS = ("train", "validation", "test")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,14 +35,35 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Score a checkpoint.", allow_abbrev=False, epilog=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--load", required=True, metavar="FOLDER", help="what --save made, or one iter_ folder of it")
     parser.add_argument(
+        "--load",
+        required=True,
+        metavar="FOLDER",
+        help="what --save made, an iter_ folder, or a Hugging Face folder",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--data-path", nargs="+", metavar="PREFIX", help="dataset prefixes, weighted or not [those of the training]"
     )
+    what.add_argument("--text", nargs="+", metavar="FILE", help="texts: .jsonl with a `text` a line, or plain files")
+    what.add_argument(
+        "--last-word", metavar="FILE", help="passages, .jsonl or one a line, of which to guess the last word"
+    )
+    what.add_argument("--tasks", metavar="NAME,NAME", help="tasks of lm_eval")
     parser.add_argument("--split", help="shares of training, validation, test [those of the training]")
     parser.add_argument("--use-split", choices=SPLITS, default="validation", help="which of them [validation]")
+    parser.add_argument(
+        "--document-wise", action="store_true", help="score each document of a dataset by itself, as --text always does"
+    )
+    parser.add_argument("--window", type=int, help="tokens that are read at once [all that the model can]")
+    parser.add_argument(
+        "--stride", type=int, help="slide the window so far at a time, document by document [the whole window]"
+    )
+    parser.add_argument("--diagnose", action="store_true", help="every control, loss by position, cosines, ranks")
     parser.add_argument("--batch-size", type=int, default=8, help="samples per forward pass [8]")
-    parser.add_argument("--max-samples", type=int, help="stop after so many samples [one whole pass]")
+    parser.add_argument("--max-samples", type=int, help="stop after so many samples, or documents of a task [all]")
+    parser.add_argument("--num-fewshot", type=int, help="examples before each question [the task's own number]")
+    parser.add_argument("--include-path", metavar="FOLDER", help="a folder with more tasks")
     parser.add_argument(
         "--context-control",
         choices=all_fields()["context_control"].choices,
@@ -50,59 +76,155 @@ def parser() -> argparse.ArgumentParser:
 
 def problems(options: argparse.Namespace) -> list[str]:
     """What cannot be scored with."""
-    least = 2 if options.context_control == "shuffle" else 1
-    reason = ": shuffle swaps sequences within a batch" if least == 2 else ""
+    swaps = options.context_control == "shuffle" or options.diagnose
+    least, reason = (2, ": shuffle swaps sequences within a batch") if swaps else (1, "")
     checks = {
         f"--batch-size {options.batch_size}: give {least} or more{reason}": options.batch_size >= least,
         f"--max-samples {options.max_samples}: give {least} or more, or leave it out{reason}": (
             options.max_samples is None or options.max_samples >= least
         ),
+        f"--window {options.window}: give 1 or more": options.window is None or options.window >= 1,
+        f"--stride {options.stride}: give 1 or more": options.stride is None or options.stride >= 1,
+        "--diagnose: with a dataset or --text; leave out --tasks and --last-word": not (
+            options.diagnose and (options.tasks or options.last_word)
+        ),
+        "--diagnose: tries every --context-control; leave that out": not (
+            options.diagnose and options.context_control != "none"
+        ),
+        "--diagnose: reads samples; leave out --stride and --document-wise": not (
+            options.diagnose and (options.stride or options.document_wise)
+        ),
+        f"--context-control shuffle: texts of one batch have not the same length; use --diagnose, or {_OTHERS}": not (
+            options.context_control == "shuffle" and _is_by_document(options)
+        ),
     }
     return [problem for problem, fine in checks.items() if not fine]
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, object]:
+_OTHERS = "zero, random or previous"
+
+
+def _is_by_document(options: argparse.Namespace) -> bool:
+    return bool(options.text or options.last_word or options.tasks or options.stride or options.document_wise)
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Score as asked; the result holds the measures and what they were taken on."""
     if wrong := problems(options):
         raise UserError(*wrong)
-    from contextlm.data.datasets import build_datasets
-    from contextlm.inference.opened import opened
+    if options.tasks:
+        from contextlm.inference.tasks import run_tasks
+
+        return run_tasks(
+            options.load,
+            options.tasks.split(","),
+            batch_size=options.batch_size,
+            limit=options.max_samples,
+            num_fewshot=options.num_fewshot,
+            include_path=options.include_path,
+            max_length=options.window,
+            context_control=options.context_control,
+        )
+    from contextlm.inference.predictions import controlled
+    from contextlm.inference.subject import subject
+
+    with subject(options.load) as examined, _bar() as report:
+        if options.window is not None and options.window > examined.num_positions:
+            raise UserError(f"--window {options.window}: the model reads {examined.num_positions} tokens at most")
+        with controlled(examined, options.context_control):
+            result = measure(examined, options, report)
+        return {**result, "context_control": options.context_control, **examined.identity()}
+
+
+def measure(examined: Subject, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """The measures that the options ask for, on the data that they name."""
+    from contextlm.inference import text_scoring as texts
+    from contextlm.inference.diagnostics import diagnose
+    from contextlm.inference.evaluation_data import (
+        PackedDocuments,
+        chosen_split,
+        documents_of,
+        last_word_texts,
+        samples_of,
+    )
     from contextlm.inference.scoring import score
 
-    with opened(options.load, options.context_control) as model:
-        given = {"data_path": options.data_path and tuple(options.data_path), "split": options.split}
-        if any(given.values()):  # in place of what the training had for each split
-            given |= {"train_data_path": (), "valid_data_path": (), "test_data_path": ()}
-        data = dataclasses.replace(
-            model.config.data, **{key: value for key, value in given.items() if value is not None}
+    batch_size, window = options.batch_size, options.window or examined.num_positions
+    if options.last_word:
+        passages = last_word_texts(options.last_word, list(texts.read_texts([options.last_word])))[
+            : options.max_samples
+        ]
+        found = texts.score_last_words(examined, passages, batch_size=batch_size, progress=report)
+        return {**found, "last_word": options.last_word}
+    if options.text:
+        origin: dict[str, Any] = {"text": options.text}
+        documents = texts.documents_of_texts(examined, options.text)
+        samples = PackedDocuments(documents, examined.tokenizer.eod, window) if options.diagnose else None
+    else:
+        split = chosen_split(examined, options.data_path, options.split, options.use_split)
+        origin = {"split": options.use_split, "data_path": list(split.origin.words)}
+        by_document = options.stride or options.document_wise
+        documents = documents_of(examined, split) if by_document else []
+        samples = None
+        if not by_document:
+            samples, origin["data_fingerprint"] = samples_of(examined, split)
+    if samples is None:
+        stride = min(options.stride or window, window)
+        documents = documents[: options.max_samples]
+        found = texts.score_documents(
+            examined, documents, length=window, stride=stride, batch_size=batch_size, progress=report
         )
-        # One split is read here; that others hold enough was asked for by the training.
-        training = dataclasses.replace(model.config.training, skip_train=True, full_validation=False, eval_iters=0)
-        datasets = build_datasets(dataclasses.replace(model.config, data=data, training=training), model.tokenizer)
-        name = SPLITS[options.use_split]
-        samples = datasets.train if name == "training" else getattr(datasets, name)
-        if samples is None:
-            origin = "no data of its own" if data.per_split else f"--split {data.document_split} leaves it empty"
-            raise UserError(f"--use-split {options.use_split}: {origin}", *datasets.notes)
-        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("scoring")
-            measures = score(
-                model,
-                samples,
-                batch_size=options.batch_size,
-                max_samples=options.max_samples,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        return {
-            **measures,
-            "split": options.use_split,
-            "context_control": options.context_control,
-            "checkpoint": str(model.folder),
-            "iteration": model.facts["iteration"],
-            "model": model.config.preset,
-            "data_path": list(split_data(data)[name].words),
-            "data_fingerprint": datasets.fingerprint,
-        }
+        return {**found, **origin, "window": window, "stride": stride}
+    how: dict[str, Any] = {"batch_size": batch_size, "max_samples": options.max_samples}
+    if options.diagnose:
+        return {**diagnose(examined, samples, **how, progress=lambda _, *place: report(*place)), **origin}
+    return {**score(examined, samples, **how, progress=report), **origin}
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Report]:
+    """A progress bar on a terminal."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("scoring")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def rows(result: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and standard error of each measure."""
+    for task, measures in result.get("tasks", {}).items():
+        for name, value in measures["measures"].items():
+            yield f"{task} (version {measures['version']}): {name}", value["value"], value["stderr"]
+    for kind, measures in result.get("controls", {}).items():
+        yield f"loss, context {kind}", measures["lm_loss"], None
+        if kind != "none":
+            yield f"worth against {kind}", measures["worth"], measures["worth_stderr"]
+    for name in ("lm_loss_by_position", "lm_loss_by_position_context_zeroed"):
+        for place, value in enumerate(result.get(name, ())):
+            yield f"{name} {place}", value, None
+    names = "accuracy lm_loss perplexity bits_per_byte unigram_entropy tokens texts samples"
+    cosines = [name for name in result if name.startswith(("cosine", "effective")) and not name.endswith("_stderr")]
+    for name in (*names.split(), *cosines):
+        if name in result:
+            yield name, result[name], result.get(f"{name}_stderr")
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The result for the eye."""
+    of = f", {result['split']} split" if "split" in result else ""
+    shown = Table(title=f"{result['checkpoint']}{of}", title_justify="left")
+    shown.add_column("measure")
+    shown.add_column("value", justify="right")
+    shown.add_column("standard error", justify="right")
+    for name, value, error in rows(result):
+        shown.add_row(name, "unknown" if value is None else number(value), "" if error is None else number(error))
+    return shown
+
+
+def number(value: float | int) -> str:
+    """As many digits as matter."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,15 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with told_to_the_user():
         result = evaluate(options)
-    table = Table(title=f"{result['checkpoint']}, {result['split']} split", title_justify="left")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    for name in ("lm_loss", "perplexity", "bits_per_byte", "unigram_entropy", "tokens"):
-        value = result[name]
-        table.add_row(
-            name, "unknown" if value is None else f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
-        )
-    Console().print(table)
+    Console().print(table(result))
     if options.output:
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         atomic_files.write_json(options.output, result)

@@ -22,6 +22,7 @@ from contextlm.training import checkpoint_folder
 if TYPE_CHECKING:
     from contextlm.model.language_model import ContextLM
     from contextlm.model.token_batch import DocumentEnds
+    from contextlm.parallel.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
+def opened(path: str | Path, context_control: str = "none", *, in_fp32: bool = False) -> Iterator[Opened]:
     """Load a checkpoint saved under any layout into this process.
 
     Args:
         path: a `--save` folder (its newest checkpoint) or an `iter_` folder.
         context_control: what replaces the prediction (see `--context-control`).
+        in_fp32: compute in fp32 on a GPU too, whatever the model was trained in.
 
     Raises:
         UserError: there is no checkpoint, or it is incomplete.
@@ -57,7 +59,22 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
     facts, saved = checkpoint_folder.read_run(folder), load_config(folder / checkpoint_folder.CONFIG_FILE)
     if context_control != "none" and not saved.context.enabled:
         raise UserError(f"--context-control {context_control}: {folder} is a plain model without a context head")
-    config = dataclasses.replace(
+    config = _alone(saved, context_control)
+    if in_fp32:
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, bf16=False, fp16=False))
+    tokenizer = load_tokenizer(folder)
+    with built(config, tokenizer.vocab_size) as (model, layout, device):
+        from contextlm.model.token_batch import DocumentEnds
+        from contextlm.training.checkpoint import read_weights
+
+        read_weights([model], layout, folder)
+        ends = DocumentEnds.of(config.data, tokenizer)
+        yield Opened(folder, config, facts, tokenizer, ends, model.to(device).eval(), device)
+
+
+def _alone(saved: Config, context_control: str) -> Config:
+    """The configuration of a run, for one process that only computes."""
+    return dataclasses.replace(
         saved,
         model=dataclasses.replace(saved.model, transformer_impl="auto"),  # weights fit every backend
         parallel=ParallelConfig(),
@@ -69,20 +86,20 @@ def opened(path: str | Path, context_control: str = "none") -> Iterator[Opened]:
         ),
         context=dataclasses.replace(saved.context, context_control=context_control),
     )
-    tokenizer = load_tokenizer(folder)
+
+
+@contextlib.contextmanager
+def built(config: Config, vocab_size: int) -> Iterator[tuple[ContextLM, Layout, torch.device]]:
+    """A model with new weights in this process, without gradients; and the groups and the device it is for."""
     with runtime.start(config.parallel) as process:
         # megatron-core's modules look at the device when they are imported.
         from contextlm.model.builder import build_model
-        from contextlm.model.token_batch import DocumentEnds
         from contextlm.parallel.layout import model_parallel
         from contextlm.parallel.seeds import seed_weights
-        from contextlm.training.checkpoint import read_weights
 
         with model_parallel(config.parallel) as layout, torch.no_grad():
             seed_weights(config.training.seed, layout)
-            (model,) = build_model(config, tokenizer.vocab_size, layout.groups)
+            (model,) = build_model(config, vocab_size, layout.groups)
             if config.half_precision:
                 model = model.bfloat16() if config.training.bf16 else model.half()
-            read_weights([model], layout, folder)
-            ends, device = DocumentEnds.of(config.data, tokenizer), process.device
-            yield Opened(folder, config, facts, tokenizer, ends, model.to(device).eval(), device)
+            yield model, layout, process.device

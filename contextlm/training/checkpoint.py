@@ -7,21 +7,18 @@ around them are `checkpoint_folder.py`'s.
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from megatron.core import __version__ as megatron_version
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint import CheckpointException
 
-from contextlm import __version__, atomic_files
+from contextlm import atomic_files
 from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
@@ -31,6 +28,7 @@ from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
 from contextlm.training import checkpoint_folder, compatibility, continuation, rng_state
 from contextlm.training.optimizer_state import OptimizerState
+from contextlm.training.provenance import made_by
 from contextlm.training.setup import Run, gathered_weights
 
 Say = Callable[[str], None]
@@ -281,22 +279,5 @@ def _describe(run: Run) -> dict[str, Any]:
         "tokenizer_fingerprint": run.tokenizer.fingerprint,
         "data_fingerprint": run.datasets.fingerprint,
         "evaluation_fingerprint": run.datasets.evaluation_fingerprint,
-        "git_commit": _git_commit(),
-        "versions": {
-            "contextlm": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "megatron_core": megatron_version,
-        },
+        **made_by(),
     }
-
-
-def _git_commit() -> str | None:
-    """The commit of the source, where it is a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None

@@ -11,7 +11,6 @@ after that. A kill at any moment leaves the previous one in force.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -82,8 +81,8 @@ def publish(temporary: Path, iteration: int) -> Path:
     """Give a complete checkpoint its name, then point the tracker at it; returns its folder."""
     for file in temporary.rglob("*"):
         if file.is_file():
-            _sync(file)
-    _sync(temporary)
+            atomic_files.sync(file)
+    atomic_files.sync(temporary)
     folder = temporary.with_suffix("")
     replaced = folder.with_suffix(".old")
     if folder.exists():
@@ -92,14 +91,5 @@ def publish(temporary: Path, iteration: int) -> Path:
     temporary.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     atomic_files.write_bytes(folder.parent / TRACKER, f"{iteration}\n".encode())
-    _sync(folder.parent)
+    atomic_files.sync(folder.parent)
     return folder
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -54,8 +54,14 @@ def check(
             "16-bit training has fp32 master weights: continue in its precision, or begin from its weights with "
             "--finetune"
         )
+    run = read_run(folder)
+    if with_optimizer and run.get("weights_only"):
+        problems.append(
+            f"--load: checkpoint {folder} holds weights alone, there is no run to continue; begin from them with "
+            "--finetune"
+        )
     theirs, ours = _facts(saved, backbone_only), _facts(config, backbone_only)
-    if read_run(folder)["tokenizer_fingerprint"] != tokenizer.fingerprint:
+    if run["tokenizer_fingerprint"] != tokenizer.fingerprint:
         problems.append(
             f"--tokenizer-model: checkpoint {folder} was trained with another tokenizer; its own is kept in that folder"
         )

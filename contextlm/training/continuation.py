@@ -13,6 +13,8 @@ from contextlm.config.yaml_file import load
 from contextlm.errors import UserError
 from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
 
+_DOCUMENT_ENDS = ("reset_position_ids", "reset_attention_mask", "eod_mask_loss")
+
 
 def check_batch_size(config: Config, world_size: int, saved: dict[str, Any]) -> None:
     """A batch size that follows from the number of processes must not change by itself with that number.
@@ -34,13 +36,14 @@ def check_batch_size(config: Config, world_size: int, saved: dict[str, Any]) -> 
 
 
 def changed_options(folder: Path, config: Config) -> dict[str, tuple[object, object]]:
-    """Options of training and optimizer that are not the checkpoint's, by name: (before, after)."""
+    """Options of training, of the optimizer and of document ends that are not the checkpoint's: (before, after)."""
     saved = with_batch_size(load(folder / CONFIG_FILE), read_run(folder)["world_size"])
     before, after = _options(saved), _options(config)
     return {name: (before[name], value) for name, value in after.items() if before[name] != value}
 
 
 def _options(config: Config) -> dict[str, object]:
-    """Options of training and optimizer, by name; how long the decay is, resolved."""
+    """Those options, by name; how long the decay is, resolved."""
+    ends = {name: getattr(config.data, name) for name in _DOCUMENT_ENDS}
     decay = "lr_decay_iters" if config.training.train_samples is None else "lr_decay_samples"
-    return asdict(config.training) | asdict(config.optimizer) | {decay: schedule_lengths(config).decay}
+    return asdict(config.training) | asdict(config.optimizer) | ends | {decay: schedule_lengths(config).decay}

@@ -135,3 +135,16 @@ def test_settings_that_measure_nothing_are_refused(benchmark):
     speed = benchmark("speed")
     found = speed.problems(speed.parser().parse_args(["--rounds", "0", "--threads", "2"]))
     assert [problem.split(":")[0] for problem in found] == ["--rounds 0", "--threads 2"]
+
+
+def test_decoding_prints_each_case(benchmark, capsys):
+    benchmark("decoding").main(["--quick"])
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if line.startswith(("prompt", "decoding"))]
+    assert [line.split("  ")[0] for line in lines] == [
+        "prompt, batch 1",
+        "decoding, equal lengths, batch 1",
+        "decoding, equal lengths, batch 2",
+        "decoding, unequal lengths, batch 2",
+    ]
+    assert "cache:" in shown and f"measured: {ROOT / 'contextlm'}" in shown

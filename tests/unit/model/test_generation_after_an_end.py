@@ -10,7 +10,7 @@ import torch
 
 from contextlm.errors import UserError
 from contextlm.inference.sampling import continuation
-from tests.small_configs import small_config
+from tests.small_configs import VOCAB_SIZE, small_config
 
 EOD = 7
 APART = {"reset_position_ids": True, "reset_attention_mask": True}
@@ -20,15 +20,16 @@ APART = {"reset_position_ids": True, "reset_attention_mask": True}
 def greedy(build):
     """Prompt and options -> the ten likeliest next tokens."""
     from contextlm.inference.opened import Opened
+    from contextlm.inference.subject import from_checkpoint
     from contextlm.model.token_batch import DocumentEnds
 
     def greedy(prompt: list[int], **options: bool) -> list[int]:
         config = small_config(**options)
-        tokenizer = SimpleNamespace(eod=EOD)
+        tokenizer = SimpleNamespace(eod=EOD, vocab_size=VOCAB_SIZE)
         ends, device = DocumentEnds.of(config.data, tokenizer), torch.device("cpu")
         opened = Opened(Path(), config, {}, tokenizer, ends, build(config), device)
         with torch.no_grad():
-            return list(continuation(opened, prompt, max_new_tokens=10, temperature=0))
+            return list(continuation(from_checkpoint(opened), prompt, max_new_tokens=10, temperature=0))
 
     return greedy
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contextlm.errors import UserError
-from contextlm.interop.huggingface_weights import from_huggingface, to_huggingface
+from contextlm.interop.huggingface_weights import from_huggingface, name_in_file, to_huggingface
 from tests.distributed.parity_cases import parity_logits
 from tests.small_configs import VOCAB_SIZE, small_config
 from tests.unit.model.forward import token_ids
@@ -64,7 +64,7 @@ def plain(backbone: str, **values):
 
 def difference(layout, model: torch.nn.Module, config, backbone: str, halved: str | None = None) -> float:
     """The largest difference of logits, as a share of the largest logit."""
-    weights = from_huggingface(MODEL_TYPES[backbone], model.state_dict(), LAYERS, HEADS)
+    weights = dict(from_huggingface(MODEL_TYPES[backbone], model.state_dict(), config))
     if halved is not None:
         weights[halved] = weights[halved] / 2
     ids_BS = token_ids(2, LENGTH)
@@ -87,9 +87,7 @@ def test_the_other_gelu_is_noticed(layout, backbone, wrong):
 def test_each_kind_of_weight_is_noticed(layout, backbone):
     """A row of the table that was wrong would show: a change of any weight does."""
     model, config = peer(backbone), plain(backbone)
-    names = [
-        name for name in from_huggingface(MODEL_TYPES[backbone], model.state_dict(), LAYERS, HEADS) if ".1." in name
-    ]
+    names = [name for name, _ in from_huggingface(MODEL_TYPES[backbone], model.state_dict(), config) if ".1." in name]
     assert len(names) == 12
     for name in names:
         assert difference(layout, model, config, backbone, halved=name) > TOLERANCE, name
@@ -98,24 +96,23 @@ def test_each_kind_of_weight_is_noticed(layout, backbone):
 @pytest.mark.parametrize("backbone", MODEL_TYPES)
 def test_there_and_back(backbone):
     model_type, model = MODEL_TYPES[backbone], peer(backbone)
-    ours = from_huggingface(model_type, model.state_dict(), LAYERS, HEADS)
+    ours = dict(from_huggingface(model_type, model.state_dict(), plain(backbone)))
     padded = {
         name: torch.cat((value, torch.ones(125, HIDDEN))) if value.shape[0] == VOCAB_SIZE else value
         for name, value in ours.items()
     }
-    back = to_huggingface(model_type, padded, LAYERS, HEADS, VOCAB_SIZE)
-    in_memory = {"embed_out.weight": "lm_head.weight"}
-    expected = model.state_dict()
-    assert {in_memory.get(name, name) for name in back} | {"lm_head.weight"} == set(expected)
+    back = dict(to_huggingface(model_type, padded, plain(backbone), VOCAB_SIZE))
+    expected = {name_in_file(model_type, name): value for name, value in model.state_dict().items()}
+    assert back.keys() == expected.keys() - ({"lm_head.weight"} if backbone == "gpt2" else set())  # tied
     for name, value in back.items():
-        assert torch.equal(value, expected[in_memory.get(name, name)]), name
+        assert torch.equal(value, expected[name]), name
 
 
 def test_our_keys_are_those_of_a_checkpoint(build):
     for backbone, model_type in MODEL_TYPES.items():
         model = build(plain(backbone))
         keys = {part.key for part in model.sharded_state_dict(metadata={"non_homogeneous_layers": True}).values()}
-        assert set(from_huggingface(model_type, peer(backbone).state_dict(), LAYERS, HEADS)) == keys
+        assert set(dict(from_huggingface(model_type, peer(backbone).state_dict(), plain(backbone)))) == keys
 
 
 def test_names_of_other_files_are_understood():
@@ -125,8 +122,8 @@ def test_names_of_other_files_are_understood():
         name.removeprefix("transformer."): value for name, value in model.state_dict().items() if "lm_head" not in name
     }
     bare["h.0.attn.bias"] = torch.ones(1, 1, LENGTH, LENGTH)
-    expected = from_huggingface("gpt2", model.state_dict(), LAYERS, HEADS)
-    actual = from_huggingface("gpt2", bare, LAYERS, HEADS)
+    expected = dict(from_huggingface("gpt2", model.state_dict(), plain("gpt2")))
+    actual = dict(from_huggingface("gpt2", bare, plain("gpt2")))
     assert actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
@@ -134,17 +131,17 @@ def test_weights_that_do_not_fit_are_refused_together(build):
     weights = peer("gpt2").state_dict()
     weights["transformer.h.0.extra"] = weights.pop("transformer.wpe.weight")
     with pytest.raises(UserError) as error:
-        from_huggingface("gpt2", weights, LAYERS, HEADS)
+        dict(from_huggingface("gpt2", weights, plain("gpt2")))
     assert "transformer.wpe.weight: is missing" in str(error.value)
     assert "transformer.h.0.extra: has no place" in str(error.value)
 
     untied = peer("gpt2").state_dict()
     untied["lm_head.weight"] = untied["lm_head.weight"] + 1
     with pytest.raises(UserError, match="lm_head.weight differs"):
-        from_huggingface("gpt2", untied, LAYERS, HEADS)
+        dict(from_huggingface("gpt2", untied, plain("gpt2")))
 
-    with_head = from_huggingface("gpt2", peer("gpt2").state_dict(), LAYERS, HEADS) | {
+    with_head = dict(from_huggingface("gpt2", peer("gpt2").state_dict(), plain("gpt2"))) | {
         "context_head.gate": torch.ones(1)
     }
     with pytest.raises(UserError, match="context_head.gate: has no place"):
-        to_huggingface("gpt2", with_head, LAYERS, HEADS, VOCAB_SIZE)
+        dict(to_huggingface("gpt2", with_head, plain("gpt2"), VOCAB_SIZE))

@@ -1,0 +1,66 @@
+"""A checkpoint of weights alone, made by no training run: `--finetune` and `--init-backbone-from` begin from it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing
+from torch.distributed.checkpoint import CheckpointException
+
+from contextlm import atomic_files
+from contextlm.config.schema import Config
+from contextlm.config.yaml_file import write as write_config
+from contextlm.data.tokenizer_interface import Tokenizer
+from contextlm.errors import UserError
+from contextlm.parallel.layout import Layout
+from contextlm.training import checkpoint_folder
+from contextlm.training.checkpoint import CONTENT, weights_state
+from contextlm.training.provenance import made_by
+
+
+def save_weights(
+    model: torch.nn.Module, layout: Layout, config: Config, tokenizer: Tokenizer, root: Path, facts: dict[str, Any]
+) -> Path:
+    """Write the weights of one process's whole model as iteration 0 of `root`; returns its folder.
+
+    Args:
+        model: whole, under a layout of one process.
+        layout: that one.
+        config: of the model.
+        tokenizer: of the model.
+        root: the `--save` folder.
+        facts: what else `run.json` is to say.
+
+    Raises:
+        UserError: it cannot be written; nothing is left.
+    """
+    temporary = checkpoint_folder.temporary_folder(root, 0)
+    checkpoint_folder.begin(temporary)
+    try:
+        dist_checkpointing.save(weights_state([model], layout), str(temporary), content_metadata=CONTENT)
+        write_config(config, temporary / checkpoint_folder.CONFIG_FILE)
+        tokenizer.save(temporary)
+        run = {
+            "iteration": 0,
+            "consumed_samples": 0,
+            "weights_only": True,
+            "world_size": 1,
+            "vocab_size": tokenizer.vocab_size,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "data_fingerprint": None,
+            **made_by(),
+            **facts,
+        }
+        atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, run)
+        return checkpoint_folder.publish(temporary, 0)
+    except CheckpointException as error:  # not an Exception
+        causes = "; ".join(str(cause) for cause, _ in error.failures.values())
+        raise UserError(f"checkpoint {temporary} cannot be written: {causes}; nothing was kept") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds the checkpoint, or was made for it
+            root.rmdir()
