@@ -94,8 +94,8 @@ SABOTAGE: dict[str, Any] = {
 
 def logits_alone(load: str, tokens: list[list[int]]) -> torch.Tensor:
     """Logits of one process, the gate open."""
+    from contextlm.inference.open_subject import subject
     from contextlm.inference.predictions import open_gate
-    from contextlm.inference.subject import subject
 
     with subject(load, in_fp32=True) as examined, open_gate(examined.model):
         return examined.logits(torch.tensor(tokens)).float()
@@ -103,7 +103,7 @@ def logits_alone(load: str, tokens: list[list[int]]) -> torch.Tensor:
 
 def greedy_without_cache(load: str, prompt: str, count: int) -> str:
     """What a model continues with, the whole text read anew for each token."""
-    from contextlm.inference.subject import subject
+    from contextlm.inference.open_subject import subject
 
     with subject(load) as examined:
         given = tokens = examined.tokenizer.encode(prompt)

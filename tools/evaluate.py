@@ -125,8 +125,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
             max_length=options.window,
             context_control=options.context_control,
         )
+    from contextlm.inference.open_subject import subject
     from contextlm.inference.predictions import controlled
-    from contextlm.inference.subject import subject
 
     with subject(options.load) as examined, _bar() as report:
         if options.window is not None and options.window > examined.num_positions:

@@ -78,7 +78,7 @@ def generate(options: argparse.Namespace) -> list[dict[str, Any]]:
     if wrong := problems(options):
         raise UserError(*wrong)
     from contextlm.inference.huggingface_subject import twin
-    from contextlm.inference.subject import subject
+    from contextlm.inference.open_subject import subject
 
     with subject(options.load) as examined:
         ends = examined.document_ends

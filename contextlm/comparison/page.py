@@ -9,7 +9,7 @@ from contextlm.comparison.arms import Arm
 from contextlm.comparison.study import Study
 
 if TYPE_CHECKING:
-    from contextlm.comparison.results import Difference, Losses
+    from contextlm.comparison.differences import Difference, Losses
 
 Row = tuple[str, ...]
 

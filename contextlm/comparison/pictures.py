@@ -17,7 +17,7 @@ from contextlm.analysis.run_record import RunRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from contextlm.comparison.results import Difference
+    from contextlm.comparison.differences import Difference
 
 
 def difference_picture(found: Sequence[Difference]) -> str:

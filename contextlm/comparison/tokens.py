@@ -15,7 +15,8 @@ from pathlib import Path
 
 from contextlm.comparison.study import Source
 from contextlm.config.schema import DataConfig
-from contextlm.data.sources.units import STDIN, find_units
+from contextlm.data.sources.unit import STDIN
+from contextlm.data.sources.units import find_units
 from contextlm.errors import UserError
 
 _KIND = "bpe"  # of a vocabulary that is trained here

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contextlm.data.sidecar import Source
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 from contextlm.data.tokenizer_interface import Tokenizer
 
 END_BYTES = 1 << 16  # of each end of a source, for its hash

@@ -17,10 +17,8 @@ import numpy as np
 
 from contextlm.data import indexed_format as layout
 from contextlm.data.index_cache import Array, IndexCache
-from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.errors import UserError
 
-__all__ = ["IndexedDataset", "IndexedWriter"]
 _CHECKED_AT_ONCE = 1 << 22
 
 

@@ -24,7 +24,8 @@ from contextlm.data.reject_log import RejectLog
 from contextlm.data.sidecar import Origin, Part
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 

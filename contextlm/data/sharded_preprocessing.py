@@ -31,7 +31,7 @@ from contextlm.data.reject_log import RejectLog
 from contextlm.data.sidecar import Part, Sidecar, read_sidecar
 from contextlm.data.sources.documents import Reject
 from contextlm.data.sources.sharing import share
-from contextlm.data.sources.units import STDIN
+from contextlm.data.sources.unit import STDIN
 from contextlm.errors import UserError
 
 Report = Callable[[Progress], None]

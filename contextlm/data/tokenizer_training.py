@@ -14,7 +14,8 @@ from pathlib import Path
 from contextlm import atomic_files
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Reject
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 from contextlm.errors import UserError
 
 MODEL_TYPES = ("unigram", "bpe")

@@ -14,7 +14,7 @@ from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
 from contextlm.data.tokenizers import load_tokenizer
 from contextlm.errors import UserError
 from contextlm.inference.opened import Opened
-from contextlm.inference.subject import Subject, from_checkpoint, subject
+from contextlm.inference.subject import Subject, from_checkpoint
 from contextlm.interop.huggingface_config import from_huggingface_config, model_type, to_huggingface_config
 from contextlm.interop.huggingface_weights import to_huggingface
 from contextlm.interop.loaded_huggingface import CONFIG, check_shapes, load_model, package, read_config
@@ -46,16 +46,6 @@ def huggingface_subject(folder: Path, in_fp32: bool) -> Subject:
     facts = {"format": "huggingface", "model": content["model_type"]}
     positions, chunk_size = config.model.num_positions, config.context.context_chunk_size
     return Subject(folder, facts, tokenizer, model.to(device), None, None, device, positions, chunk_size)
-
-
-def standalone(path: str | Path, *, in_fp32: bool = False) -> Subject:
-    """A checkpoint's twin or a folder's model, which needs no process group and decodes with a cache.
-
-    Args:
-        path, in_fp32: as for `subject.subject`.
-    """
-    with subject(path, in_fp32=in_fp32) as found:
-        return found if found.trainer is None else twin(found.trainer)
 
 
 def folder_tokenizer(folder: Path) -> Tokenizer:

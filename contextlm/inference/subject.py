@@ -5,9 +5,7 @@ Shapes: B sequences of S tokens, V ids of the vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,7 @@ from torch.nn import functional
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
-from contextlm.errors import UserError
-from contextlm.inference.opened import Opened, opened
+from contextlm.inference.opened import Opened
 from contextlm.training import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -100,29 +97,6 @@ class Subject:
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "weights_sha256": self.weights_sha256(),
         }
-
-
-@contextlib.contextmanager
-def subject(path: str | Path, *, in_fp32: bool = False) -> Iterator[Subject]:
-    """Open a checkpoint saved under any layout, or a folder that transformers reads.
-
-    Args:
-        path: a `--save` folder, an `iter_` folder of it, or a Hugging Face folder.
-        in_fp32: compute in fp32 on a GPU too, whatever the weights are stored in.
-
-    Raises:
-        UserError: it is neither, or it is incomplete.
-    """
-    path = Path(path)
-    if (path / "config.json").is_file():
-        from contextlm.inference.huggingface_subject import huggingface_subject
-
-        yield huggingface_subject(path, in_fp32)
-        return
-    if checkpoint_folder.find(path) is None:
-        raise UserError(f"--load {path}: holds no checkpoint; give a folder that --save made, or a Hugging Face folder")
-    with opened(path, in_fp32=in_fp32) as ours:
-        yield from_checkpoint(ours)
 
 
 def configuration(folder: Path) -> Config:

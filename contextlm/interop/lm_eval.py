@@ -15,7 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from contextlm.inference.huggingface_subject import standalone
+from contextlm.inference.open_subject import standalone
 from contextlm.inference.predictions import controlled
 from contextlm.inference.sampling import continuation
 from contextlm.inference.windows import Window, scored, sliding_windows

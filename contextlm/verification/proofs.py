@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from contextlm.inference.huggingface_subject import foreign_code, twin
+from contextlm.inference.open_subject import subject
 from contextlm.inference.predictions import open_gate
-from contextlm.inference.subject import Subject, subject
+from contextlm.inference.subject import Subject
 from contextlm.verification.batching import batch_invariance, padding_invariance
 from contextlm.verification.causality import causality
 from contextlm.verification.decoding import cached_decoding

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from contextlm.data.byte_tokenizer import ByteTokenizer
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.preprocessing import PreprocessingOptions, preprocess
 from contextlm.data.sidecar import read_sidecar
 

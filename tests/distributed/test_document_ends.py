@@ -81,7 +81,7 @@ def test_the_tool_scores_as_the_training_did(pool: Pool, data: Path, tmp_path: P
 
 
 def test_data_without_ends_is_an_error_before_any_process_group(pool: Pool, tmp_path: Path) -> None:
-    from contextlm.data.indexed import IndexedWriter
+    from contextlm.data.indexed_writer import IndexedWriter
 
     with IndexedWriter(tmp_path / "data", 257) as writer:
         writer.add_document(list(range(200)))

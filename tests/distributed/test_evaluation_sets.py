@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contextlm.data.indexed import IndexedWriter
+from contextlm.data.indexed_writer import IndexedWriter
 from tests.cli.programs import SMALL
 from tests.distributed.pool import Pool
 from tests.distributed.stop_cases import command

@@ -12,7 +12,7 @@ from contextlm.data.sources.parquet import read_row_groups
 from contextlm.data.sources.plain_text import TextBlocks, WholeText, read_text_blocks, read_whole_text
 from contextlm.data.sources.streams import BLOCK_BYTES
 from contextlm.data.sources.tables import Rows
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 from contextlm.errors import UserError
 
 Piece = Lines | WholeText | TextBlocks | Rows | Unread

@@ -13,7 +13,7 @@ from typing import Any
 from contextlm.data.sources.documents import Place, Unread
 from contextlm.data.sources.streams import BLOCK_BYTES
 from contextlm.data.sources.tables import Rows, pack, unusable_columns
-from contextlm.data.sources.units import HUB, Unit
+from contextlm.data.sources.unit import HUB, Unit
 from contextlm.errors import UserError
 
 DEFAULT_SPLIT = "train"

@@ -21,7 +21,7 @@ from contextlm.data.sources.documents import (
     texts_of,
 )
 from contextlm.data.sources.streams import Damaged, read_blocks
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 
 # How other things begin than lines of JSON, and what to do with them.
 NOT_LINES = {

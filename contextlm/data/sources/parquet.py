@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from contextlm.data.sources.documents import Place, Unread
 from contextlm.data.sources.streams import BLOCK_BYTES
 from contextlm.data.sources.tables import Rows, pack, unusable_columns
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 
 if TYPE_CHECKING:
     import pyarrow.parquet

@@ -20,7 +20,7 @@ from contextlm.data.sources.documents import (
 )
 from contextlm.data.sources.json_lines import read_lines
 from contextlm.data.sources.streams import Damaged, read_blocks
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 
 TOO_LONG = f"a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB"
 _BLANK_LINE = re.compile(rb"^[ \t\r\f\v]*\n", re.MULTILINE)

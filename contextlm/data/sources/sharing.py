@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from contextlm.data.sources import hub, parquet
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 
 
 def share(units: Sequence[Unit], num_shards: int, shard: int) -> list[Unit]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import BinaryIO, NamedTuple, Protocol
 
-from contextlm.data.sources.units import STDIN, Unit
+from contextlm.data.sources.unit import STDIN, Unit
 
 BLOCK_BYTES = 1 << 18
 # Zstandard gives all at once that its input unpacks to, up to 32,768 times as much.

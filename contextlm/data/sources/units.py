@@ -7,13 +7,11 @@ import importlib.util
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from contextlm.data.sources.unit import HUB, STDIN, Unit
 from contextlm.errors import UserError
 
-STDIN = "-"
-HUB = "hf://"
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet", ".txt": "text"}
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 READABLE = f"{', '.join(FORMATS)}; all but parquet also with {', '.join(COMPRESSIONS)}"
@@ -22,28 +20,6 @@ TXT_DOCUMENTS = ("file", "blank-line")
 LIBRARIES = {".zst": "zstandard", "parquet": "pyarrow", "hub": "datasets", "saved": "datasets"}
 # What preprocessing writes is not taken for text when it lies in the same folder.
 OWN_FILES = ("_document.json", "_rejects.jsonl")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A contiguous piece of one input that can be read by itself.
-
-    Attributes:
-        path: the file, `-` for stdin, or `hf://` and what follows.
-        format: `json` (an object per line), `text` (a document per file), `blocks` (text divided by blank lines),
-            `parquet`, `hub` (streamed), `saved` (a folder of `datasets`).
-        size: bytes of the file, as they are stored; 0 where that is not known (stdin, streamed).
-        compression: `.gz`, `.zst`, `.xz`, `.bz2`, or nothing.
-        start: where it begins: a byte that begins a line, a row group of a parquet file, a row of a saved dataset.
-        stop: where it ends, the first that is not in it; None for the end of the file.
-    """
-
-    path: str
-    format: str
-    size: int
-    compression: str = ""
-    start: int = 0
-    stop: int | None = None
 
 
 def find_units(inputs: Sequence[str], txt_documents: str = "file") -> list[Unit]:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from contextlm.config.schema import DataConfig
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.tokenizer_training import train_sentencepiece
 
 

@@ -9,7 +9,7 @@ import pytest
 from contextlm.config.schema import Config, DataConfig, ModelConfig
 from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.datasets import Datasets, build_datasets
-from contextlm.data.indexed import IndexedWriter
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.errors import UserError
 
 OPTIONS = ("reset_position_ids", "reset_attention_mask", "eod_mask_loss")

@@ -17,7 +17,8 @@ from contextlm.data import index_cache
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.datasets import build_datasets, split_documents
 from contextlm.data.index_cache import IndexCache
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.loader import micro_batches
 from contextlm.data.samples import EpochSamples, Samples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from contextlm.data.dataset_statistics import dataset_statistics, histogram, histogram_lines, histogram_svg
-from contextlm.data.indexed import IndexedWriter
+from contextlm.data.indexed_writer import IndexedWriter
 
 
 def test_documents_of_several_sequences_and_empty_ones(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from contextlm.data import dataset_validation
 from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.dataset_validation import samples, validate_dataset
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.sidecar import Origin
 
 EOD = 256

@@ -15,7 +15,8 @@ from contextlm.data import dataset_checks, index_cache
 from contextlm.data.blended_samples import BlendedSamples
 from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.datasets import Datasets, build_datasets, split_documents
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.sidecar import Sidecar, read_sidecar
 from contextlm.errors import UserError
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from contextlm.data import indexed
-from contextlm.data.indexed import DataLost, IndexedDataset, IndexedWriter
+from contextlm.data.indexed import DataLost, IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.errors import UserError
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from contextlm.data import indexed_writer
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.sidecar import Origin, read_sidecar
 from contextlm.errors import UserError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 
 DOCUMENTS = [[[1, 2, 3]], [], [[4], [5, 6]], [[999] * 50], []]
 

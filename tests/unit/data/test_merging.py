@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextlm.data.indexed import IndexedDataset, IndexedWriter
+from contextlm.data.indexed import IndexedDataset
+from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.merging import find_datasets, merge_datasets
 from contextlm.data.sidecar import Origin, Part, Source, read_sidecar
 from contextlm.errors import UserError

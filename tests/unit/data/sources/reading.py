@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Document, Reject
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 
 # No test depends on how fast the machine is.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

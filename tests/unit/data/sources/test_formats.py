@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from contextlm.data.sources import documents, streams
 from contextlm.data.sources.sharing import share
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 from contextlm.errors import UserError
 from tests.unit.data.sources.reading import PATIENT, items_of, texts_of
 

@@ -14,7 +14,8 @@ from contextlm.data.sources import documents
 from contextlm.data.sources.batches import read_batches
 from contextlm.data.sources.documents import Document
 from contextlm.data.sources.sharing import share
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 from tests.unit.data.sources.reading import PATIENT
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contextlm.data.sources import json_lines, plain_text, streams
 from contextlm.data.sources.json_lines import read_lines
 from contextlm.data.sources.plain_text import read_text_blocks, read_whole_text
-from contextlm.data.sources.units import Unit
+from contextlm.data.sources.unit import Unit
 from tests.unit.data.sources.reading import PATIENT
 
 LIMIT = 12

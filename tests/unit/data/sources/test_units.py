@@ -15,7 +15,8 @@ import pytest
 
 from contextlm.data.sources import streams, units
 from contextlm.data.sources.batches import read_batches
-from contextlm.data.sources.units import Unit, find_units
+from contextlm.data.sources.unit import Unit
+from contextlm.data.sources.units import find_units
 from contextlm.errors import UserError
 from tests.unit.data.sources.reading import read
 
