@@ -69,7 +69,7 @@ def test_environment_reuses_torch_and_is_made_once(checkout: Path, tmp_path: Pat
     first = bootstrap(checkout, python)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "-m venv --system-site-packages .venv" in calls(tmp_path)
-    assert "install -c .venv/torch.txt -e .[dev,hf,data,hub,ray,eval]" in calls(tmp_path)
+    assert "install -c .venv/torch.txt -e .[dev,hf]" in calls(tmp_path)
     assert (checkout / ".venv/torch.txt").read_text() == "torch==2.7.0\n"  # held, and not installed again
     assert "install torch" not in calls(tmp_path)
     assert os.access(checkout / ".venv/bin/torchrun", os.X_OK)
@@ -87,7 +87,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout: 
         file.write("\n# changed\n")
     (tmp_path / "calls").write_text("")
     assert bootstrap(checkout, python).returncode == 0
-    assert "install -c .venv/torch.txt -e .[dev,hf,data,hub,ray,eval]" in calls(tmp_path)
+    assert "install -c .venv/torch.txt -e .[dev,hf]" in calls(tmp_path)
     assert (checkout / ".venv/kept").exists()
 
 
@@ -106,6 +106,15 @@ def test_failed_installation_shows_the_log_and_is_tried_again(checkout: Path, tm
     assert failed.returncode == 1
     assert "No space left on device" in failed.stderr and "error: this failed" in failed.stderr
     assert bootstrap(checkout, fake_python(tmp_path)).returncode == 0
+
+
+def test_an_extra_that_cannot_be_installed_is_done_without(checkout: Path, tmp_path: Path) -> None:
+    python = fake_python(tmp_path, install='[[ "$*" != *ray* ]] || exit 1')
+    made = bootstrap(checkout, python)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "note: the extra 'ray' cannot be installed here" in made.stdout and made.stdout.count("note: the extra") == 1
+    assert all(f"-e .[{extra}]" in calls(tmp_path) for extra in ("data", "hub", "ray", "eval"))
+    assert bootstrap(checkout, python).stdout == ""  # and not tried again
 
 
 def test_moved_checkout_gets_an_environment_of_its_own(checkout: Path, tmp_path: Path) -> None:
