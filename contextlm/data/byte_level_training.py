@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextlm import atomic_files
-from contextlm.data.sources.units import find_units
-from contextlm.data.tokenizer_training import training_texts
+from contextlm.data.tokenizer_training import training_texts, units_to_train_on
 from contextlm.errors import UserError
 
 EOD_TOKEN = "<|endoftext|>"
@@ -36,12 +35,7 @@ def train_byte_level_bpe(
     problems = []
     if vocab_size < MIN_VOCAB_SIZE:
         problems.append(f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes")
-    try:
-        units = find_units(inputs, txt_documents)
-    except UserError as error:
-        problems += error.problems
-    if problems:
-        raise UserError(*problems)
+    units = units_to_train_on(inputs, txt_documents, problems)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

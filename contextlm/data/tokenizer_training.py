@@ -51,12 +51,7 @@ def train_sentencepiece(
         problems.append(f"--vocab-size {vocab_size}: at least {MIN_VOCAB_SIZE} is needed, 256 of them for bytes")
     if model_type not in MODEL_TYPES:
         problems.append(f"--model-type {model_type}: choose one of {', '.join(MODEL_TYPES)}")
-    try:
-        units = find_units(inputs, txt_documents)
-    except UserError as error:
-        problems += error.problems
-    if problems:
-        raise UserError(*problems)
+    units = units_to_train_on(inputs, txt_documents, problems)
     model = io.BytesIO()
     failures: list[UserError] = []
     try:
@@ -107,6 +102,21 @@ def _sentences(units: list[Unit], json_key: str, failures: list[UserError]) -> I
     except UserError as error:
         failures.append(error)
         raise
+
+
+def units_to_train_on(inputs: Sequence[str], txt_documents: str, problems: Sequence[str]) -> list[Unit]:
+    """What there is to read.
+
+    Raises:
+        UserError: `problems` found before, and everything that is wrong with the inputs.
+    """
+    try:
+        units = find_units(inputs, txt_documents)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    if problems:
+        raise UserError(*problems)
+    return units
 
 
 def training_texts(units: list[Unit], json_key: str) -> Iterator[str]:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
-from contextlm.data.tokenizers import load_tokenizer
 from contextlm.errors import UserError
 from contextlm.inference.opened import Opened
 from contextlm.inference.subject import Subject, from_checkpoint
@@ -19,6 +17,7 @@ from contextlm.interop.huggingface_config import from_huggingface_config, model_
 from contextlm.interop.huggingface_weights import to_huggingface
 from contextlm.interop.loaded_huggingface import CONFIG, check_shapes, load_model, package, read_config
 from contextlm.interop.safetensors_folder import find_weights
+from contextlm.interop.tokenizer_files import folder_tokenizer
 
 _NOT_OF_A_CONFIG = {"architectures", "model_type", "auto_map", "dtype"}
 
@@ -31,7 +30,7 @@ def huggingface_subject(folder: Path, in_fp32: bool) -> Subject:
     """
     content = read_config(folder)
     config = from_huggingface_config(content, str(folder / CONFIG))
-    tokenizer = folder_tokenizer(folder)
+    tokenizer = folder_tokenizer(folder, None, "copy the model's into it")
     if tokenizer.vocab_size > content["vocab_size"]:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {content['vocab_size']} rows of "
@@ -46,17 +45,6 @@ def huggingface_subject(folder: Path, in_fp32: bool) -> Subject:
     facts = {"format": "huggingface", "model": content["model_type"]}
     positions, chunk_size = config.model.num_positions, config.context.context_chunk_size
     return Subject(folder, facts, tokenizer, model.to(device), None, None, device, positions, chunk_size)
-
-
-def folder_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder: ours if it was exported with it, else its tokenizer.json."""
-    if (folder / DESCRIPTION_FILE).is_file():
-        return load_tokenizer(folder)
-    if (folder / "tokenizer.json").is_file():
-        from contextlm.data.huggingface_tokenizer import HuggingFaceTokenizer
-
-        return HuggingFaceTokenizer(folder)
-    raise UserError(f"{folder}: holds no tokenizer.json; copy the model's into it")
 
 
 def foreign_code(examined: Subject) -> Subject:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from contextlm.config.schema import Config, DataConfig
-from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
-from contextlm.data.tokenizers import build_tokenizer, load_tokenizer
+from contextlm.data.tokenizer_interface import Tokenizer
+from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 from contextlm.inference.opened import built
 from contextlm.interop import conversion_folder, parity
@@ -23,6 +23,7 @@ from contextlm.interop.huggingface_config import from_huggingface_config
 from contextlm.interop.huggingface_weights import from_huggingface
 from contextlm.interop.loaded_huggingface import CONFIG, check_shapes, load_model, package, read_config
 from contextlm.interop.safetensors_folder import WeightFiles, find_weights
+from contextlm.interop.tokenizer_files import folder_tokenizer
 from contextlm.interop.weight_names import VOCABULARY
 
 # Rows that a vocabulary may have beyond the tokenizer's ids: padding to a multiple of 128 for 8 tensor-parallel ranks.
@@ -78,12 +79,7 @@ def _tokenizer(folder: Path, data: DataConfig) -> Tokenizer:
     """The one that the flags name, else the folder's."""
     if data.tokenizer_type is not None:
         return build_tokenizer(data)
-    if (folder / DESCRIPTION_FILE).is_file():
-        return load_tokenizer(folder)
-    if (folder / "tokenizer.json").is_file():
-        own = DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(folder), eod_token=data.eod_token)
-        return build_tokenizer(own)
-    raise UserError(f"{folder}: holds no tokenizer.json; name a tokenizer with --tokenizer-type and --tokenizer-model")
+    return folder_tokenizer(folder, data.eod_token, "name a tokenizer with --tokenizer-type and --tokenizer-model")
 
 
 def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_rows: int) -> None:

@@ -1,4 +1,4 @@
-"""Our tokenizers as files that transformers' AutoTokenizer reads: tokenizer.json and tokenizer_config.json.
+"""Tokenizers of Hugging Face folders: read as ours, and ours written as files that transformers' AutoTokenizer reads.
 
 A `tokenizer.json` is copied. For bytes and SentencePiece one is built, and kept only if it gives the same ids on
 texts that are hard to get right.
@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from contextlm import atomic_files
+from contextlm.config.schema import DataConfig
 from contextlm.data.sentencepiece_tokenizer import SPACE, SentencePieceTokenizer
-from contextlm.data.tokenizer_interface import Tokenizer
+from contextlm.data.tokenizer_interface import DESCRIPTION_FILE, Tokenizer
+from contextlm.data.tokenizers import build_tokenizer, load_tokenizer
+from contextlm.errors import UserError
 
 TOKENIZER = "tokenizer.json"
 _BYTE_EOD = "<|endoftext|>"
@@ -24,6 +27,25 @@ _HARD_TEXTS = (
     "\ufb01ne \uff21\uff22 e\u0301 \u00e9 \u00a0 \u2028",  # what a normalisation would change
     "",
 )
+
+
+def folder_tokenizer(folder: Path, eod_token: str | None, remedy: str) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder: ours if it was exported with it, else its tokenizer.json.
+
+    Args:
+        folder: the folder.
+        eod_token: EOD of a tokenizer.json that does not say.
+        remedy: what to do where the folder has none.
+
+    Raises:
+        UserError: it has none, or a broken one.
+    """
+    if (folder / DESCRIPTION_FILE).is_file():
+        return load_tokenizer(folder)
+    if (folder / TOKENIZER).is_file():
+        data = DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(folder), eod_token=eod_token)
+        return build_tokenizer(data)
+    raise UserError(f"{folder}: holds no {TOKENIZER}; {remedy}")
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, model_max_length: int) -> str | None:
