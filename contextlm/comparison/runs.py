@@ -21,12 +21,12 @@ from typing import Any
 
 from contextlm import atomic_files
 from contextlm.analysis.run_record import differences, read_run
+from contextlm.checkpoints.checkpoint_folder import TRACKER
 from contextlm.child_processes import tail
 from contextlm.comparison.arms import Arm
 from contextlm.comparison.study import Study
 from contextlm.config import Config, dump, load
 from contextlm.config.schema import DataConfig, LoggingConfig
-from contextlm.training.checkpoint_folder import TRACKER
 
 # Options that change nothing about the weights and the last validation loss of a run: what is told and saved, and what
 # is evaluated besides.

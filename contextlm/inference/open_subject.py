@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.errors import UserError
 from contextlm.inference.opened import opened
 from contextlm.inference.subject import Subject, from_checkpoint
-from contextlm.training import checkpoint_folder
 
 
 @contextlib.contextmanager

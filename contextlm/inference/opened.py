@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import Config, ParallelConfig
 from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import load_tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel import runtime
-from contextlm.training import checkpoint_folder
 
 if TYPE_CHECKING:
     from contextlm.model.language_model import ContextLM
@@ -64,8 +64,8 @@ def opened(path: str | Path, context_control: str = "none", *, in_fp32: bool = F
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, bf16=False, fp16=False))
     tokenizer = load_tokenizer(folder)
     with built(config, tokenizer.vocab_size) as (model, layout, device):
+        from contextlm.checkpoints.loading import read_weights
         from contextlm.model.token_batch import DocumentEnds
-        from contextlm.training.checkpoint import read_weights
 
         read_weights([model], layout, folder)
         ends = DocumentEnds.of(config.data, tokenizer)

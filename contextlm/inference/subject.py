@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.inference.opened import Opened
-from contextlm.training import checkpoint_folder
 
 if TYPE_CHECKING:
     from contextlm.model.token_batch import DocumentEnds

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from contextlm import atomic_files
+from contextlm.checkpoints.checkpoint_folder import CONFIG_FILE
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load as load_config
 from contextlm.inference.opened import Opened, opened
@@ -27,7 +28,6 @@ from contextlm.interop.loaded_huggingface import CONFIG, load_model, package
 from contextlm.interop.model_card import model_card
 from contextlm.interop.safetensors_folder import write_weights
 from contextlm.interop.tokenizer_files import write_tokenizer
-from contextlm.training.checkpoint_folder import CONFIG_FILE
 
 Say = Callable[[str], None]
 CERTIFICATE = "parity.json"

@@ -57,7 +57,7 @@ def import_model(
     expected = parity.logits_of_theirs(load_model(folder), tokenizer.vocab_size, positions)
     gc.collect()  # their model, before ours is made
     with conversion_folder.told(save), built(config, tokenizer.vocab_size) as (model, layout, device):
-        from contextlm.training.weights_checkpoint import save_weights
+        from contextlm.checkpoints.weights_checkpoint import save_weights
 
         conversion_folder.check_room(save, 4 * sum(parameter.numel() for parameter in model.parameters()))
         say("filling our model")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlm.checkpoints import loading
 from contextlm.data.samples import Samples
 from contextlm.errors import UserError
-from contextlm.training import checkpoint
 from contextlm.training.announcement import announcement
 from contextlm.training.evaluation import evaluate
 from contextlm.training.metrics import Metrics
@@ -51,7 +51,7 @@ def evaluate_only(run: Run) -> None:
         raise UserError("--skip-train: neither validation nor test data hold a sample", *run.datasets.notes)
     with Metrics(run) as metrics:
         metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
-        checkpoint.load_to_evaluate(run, metrics.say)
+        loading.load_to_evaluate(run, metrics.say)
         metrics.start_to_evaluate()
         evaluate_validation(run, metrics)
         evaluate_test(run, metrics)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel import runtime
-from contextlm.training import checkpoint_folder, exit_status, faults
+from contextlm.training import exit_status, faults
 
 
 def pretrain(config: Config) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.parallel.agreement import Agreement
-from contextlm.training import checkpoint_folder
 from contextlm.training.faults import Fault
 from contextlm.training.setup import gathered_weights
 

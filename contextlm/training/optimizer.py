@@ -10,9 +10,9 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.utils import get_model_config
 
+from contextlm.checkpoints.optimizer_state import identity
 from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
-from contextlm.training.optimizer_state import identity
 from contextlm.training.schedule import learning_rate, weight_decay
 
 

@@ -17,7 +17,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
-from contextlm.config.batch_ramp import batch_size_at, num_iterations
+from contextlm.config.batch_ramp import batch_size_at, num_iterations, with_batch_size
+from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
 from contextlm.data.loader import micro_batches
@@ -56,6 +57,16 @@ class Run:
     optimizer: MegatronOptimizer
     token_byte_lengths: torch.Tensor | None
     progress: Progress
+
+    @property
+    def resolved_config(self) -> Config:
+        """The configuration with the batch size that follows from the number of processes, where none was given."""
+        return with_batch_size(self.config, self.runtime.world_size)
+
+    @property
+    def layout_words(self) -> str:
+        """The layout for people."""
+        return layout_words(self.config, self.runtime.world_size)
 
     @functools.cached_property
     def num_iterations(self) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from contextlm.checkpoints import loading, saving
 from contextlm.parallel.agreement import Agreement
-from contextlm.training import checkpoint, replicas
+from contextlm.training import replicas
 from contextlm.training.announcement import announcement
 from contextlm.training.evaluation_sets import evaluate_due
 from contextlm.training.garbage import collected_by_hand
@@ -31,13 +32,13 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
     """The loop, between the objects that it calls."""
     config, progress = run.config.training, run.progress
     metrics.say(*announcement(run), *(f"note: {note}" for note in run.datasets.notes))
-    started_at = checkpoint.load(run, metrics.say)
+    started_at = loading.load(run, metrics.say)
     metrics.start(started_at)
     evaluate_due(run, metrics)
     if progress.iteration >= run.num_iterations:
         metrics.say(f"nothing to do: iteration {progress.iteration} of {run.num_iterations} is done")
         return None
-    checkpoint.save_config(run)
+    saving.save_config(run)
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
     nan_check = NanCheck(run, hosts)
     batches = metrics.timed(run.micro_batches(run.datasets.train, progress.consumed_samples, run.num_microbatches_at))
@@ -61,7 +62,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 replicas.check(run)
                 metrics.restart_clock()
             if saves:
-                checkpoint.save(run, metrics.say)
+                saving.save(run, metrics.say)
                 metrics.restart_clock()
             if called_off:  # little time is left; what is due is evaluated when the run is continued
                 stopping.saved()

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed import TCPStore
 
+from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import Config, ParallelConfig
 from contextlm.inference.predictions import open_gate
 from contextlm.inference.subject import Subject, configuration
-from contextlm.training import checkpoint_folder
 from contextlm.verification.proof import ROUNDING, Proof
 from contextlm.verification.random_texts import random_ids
 
@@ -61,7 +61,7 @@ def split_logits(folder: str, tokens: list[list[int]], vocab_size: int) -> Tenso
         training=dataclasses.replace(config.training, bf16=False, fp16=False, recompute_granularity=None),
     )
     with built(config, vocab_size) as (model, layout, _):
-        from contextlm.training.checkpoint import read_weights
+        from contextlm.checkpoints.loading import read_weights
 
         if (Path(folder) / checkpoint_folder.CONFIG_FILE).is_file():
             read_weights([model], layout, Path(folder))

@@ -30,7 +30,7 @@ words = tokenizers.Tokenizer(tokenizers.models.WordLevel({{f"w{{i}}": i for i in
 words.save("{folder}/tokenizer.json")
 tokenizer = HuggingFaceTokenizer(Path("{folder}/tokenizer.json"), "w0")
 with built(whole, tokenizer.vocab_size) as (model, layout, _):
-    from contextlm.training.weights_checkpoint import save_weights
+    from contextlm.checkpoints.weights_checkpoint import save_weights
     save_weights(model, layout, whole, tokenizer, Path("{folder}/ours"), {{}})
 """
 EXPORT = """

@@ -218,9 +218,9 @@ def test_command_line(pool: Pool, checkpoints: dict[str, Path], tmp_path: Path) 
 
 
 def test_weights_alone_are_no_run_to_resume(checkpoints: dict[str, Path]) -> None:
+    from contextlm.checkpoints import compatibility
     from contextlm.config.yaml_file import load
     from contextlm.errors import UserError
-    from contextlm.training import compatibility
 
     folder = checkpoints["GPT2LMHeadModel"] / "iter_0000000"
     tokenizer = build_tokenizer(DataConfig(tokenizer_type="ByteTokenizer"))

@@ -24,8 +24,8 @@ def quiet(text: str) -> None:
 
 def save_random(folder: str, backbone: str, values: dict[str, Any], **facts: Any) -> None:
     """A checkpoint of one process, all weights random, under the ByteTokenizer."""
+    from contextlm.checkpoints.weights_checkpoint import save_weights
     from contextlm.inference.opened import built
-    from contextlm.training.weights_checkpoint import save_weights
 
     config, tokenizer = small_config(backbone, **values), build_tokenizer(DataConfig(tokenizer_type="ByteTokenizer"))
     with built(config, tokenizer.vocab_size) as (model, layout, _):
@@ -35,7 +35,7 @@ def save_random(folder: str, backbone: str, values: dict[str, Any], **facts: Any
 
 def save_under(source: str, folder: str, backbone: str, values: dict[str, Any]) -> None:
     """The weights of a checkpoint, saved again by a run under a layout and in a precision, on the data in `values`."""
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import saving
     from contextlm.training.step import train_step
     from tests.distributed.runs import load_weights, small_run
 
@@ -45,7 +45,7 @@ def save_under(source: str, folder: str, backbone: str, values: dict[str, Any]) 
         train_step(run, run.micro_batches(run.datasets.train, 0, run.num_microbatches))  # gives the optimizer a state
         for parameter, value in zip(run.model[0].parameters(), kept, strict=True):
             parameter.data.copy_(value)
-        checkpoint.save(run, quiet)
+        saving.save(run, quiet)
 
 
 def export(load: str, save: str, max_file_bytes: int = 10**9, sabotage: str | None = None) -> dict[str, Any] | str:
@@ -133,12 +133,12 @@ def logits_of(folder: str, ids: list[list[int]], trust: bool = False) -> Tensor:
 
 def logits_of_new_head(source: str, backbone: str, values: dict[str, Any], ids: list[list[int]]) -> Tensor:
     """Logits of a run that begins with a new head on a converted backbone, at step 0."""
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import loading
     from tests.distributed.runs import small_run
 
     begin = {"init_backbone_from": source, "tokenizer_type": "ByteTokenizer"}
     with small_run(backbone, **values, **begin) as run, torch.no_grad():
-        checkpoint.load(run, quiet)
+        loading.load(run, quiet)
         tokens = torch.tensor(ids)
         model = run.language_model[0].eval()
         return model(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), None)[..., :257]

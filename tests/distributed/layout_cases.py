@@ -17,7 +17,7 @@ STEPS = 5
 
 def save_random_weights(folder: str, backbone: str, values: dict[str, Any]) -> None:
     """The shared checkpoint: one process, all weights random and non-zero."""
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import saving
     from contextlm.training.step import train_step
 
     with small_run(backbone, **values, save=folder) as run:
@@ -29,7 +29,7 @@ def save_random_weights(folder: str, backbone: str, values: dict[str, Any]) -> N
         train_step(run, batches)
         for parameter, weight in zip(run.model[0].parameters(), weights, strict=True):
             parameter.data.copy_(weight)
-        checkpoint.save(run, lambda text: None)
+        saving.save(run, lambda text: None)
 
 
 def train(

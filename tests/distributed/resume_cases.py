@@ -30,17 +30,17 @@ def train(
     Returns:
         the losses, or what `told` names, on ranks that have them.
     """
+    from contextlm.checkpoints import loading, saving
     from contextlm.parallel.seeds import seed_dropout
-    from contextlm.training import checkpoint
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
 
     places = {} if folder is None else {"save": folder, "load": folder}
     with small_run("gpt2", **(places | values)) as run:
         with contextlib.nullcontext() if forget_moments is None else _moments_lost(forget_moments):
-            checkpoint.load(run, lambda text: None)
+            loading.load(run, lambda text: None)
         if resave is not None:
-            checkpoint.save(_saving_in(run, resave), lambda text: None)
+            saving.save(_saving_in(run, resave), lambda text: None)
         if forget_generators:
             seed_dropout(1, run.layout)
         batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches_at)
@@ -52,7 +52,7 @@ def train(
             run.progress.consumed_samples += result.num_samples
         if batches is not None:
             batches.close()
-        checkpoint.save(run, lambda text: None)
+        saving.save(run, lambda text: None)
         return values_told if run.layout.is_last_stage else None
 
 
@@ -69,7 +69,7 @@ def _moments_lost(prefix: str) -> Iterator[None]:
     """Inside, what an optimizer is given of a checkpoint has no moments of the weights whose names begin so."""
     from unittest import mock
 
-    from contextlm.training.optimizer_state import PREFIX, OptimizerState
+    from contextlm.checkpoints.optimizer_state import PREFIX, OptimizerState
 
     original = OptimizerState.restore
 
@@ -94,7 +94,7 @@ def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:
 
     import torch
 
-    from contextlm.training import checkpoint_folder, rng_state
+    from contextlm.checkpoints import checkpoint_folder, rng_state
 
     states = {f"cuda.{name}": torch.zeros(16, dtype=torch.uint8) for name in ("host", "device", "tracker.x")}
     with mock.patch.object(rng_state, "collect", lambda: states):
@@ -114,7 +114,7 @@ def weights_and_moments(folder: str, values: dict[str, Any]) -> dict[str, Any]:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    from contextlm.training import checkpoint_folder
+    from contextlm.checkpoints import checkpoint_folder
 
     found = checkpoint_folder.find(Path(folder))
     assert found is not None

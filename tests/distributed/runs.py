@@ -79,11 +79,11 @@ def small_run(backbone: str, **values: Any) -> Iterator[Any]:
 
 def load_weights(run: Any, folder: str) -> None:
     """Take the weights of the checkpoint in a folder, which must be there."""
-    from contextlm.training import checkpoint, checkpoint_folder
+    from contextlm.checkpoints import checkpoint_folder, loading
 
     found = checkpoint_folder.find(Path(folder))
     assert found is not None
-    checkpoint.load_weights(run, found)
+    loading.load_weights(run, found)
 
 
 def _random_data(config: Config) -> tuple[Any, Any]:

@@ -21,20 +21,21 @@ def save_after_steps(
     Returns:
         the weights in memory when they were saved, and the losses of the iterations after it.
     """
-    from contextlm.training import checkpoint, setup
+    from contextlm.checkpoints import saving
+    from contextlm.training import setup
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
 
     as_they_are = lambda run: contextlib.nullcontext()  # noqa: E731
     with (
-        mock.patch.object(checkpoint, "gathered_weights", setup.gathered_weights if gathered else as_they_are),
+        mock.patch.object(saving, "gathered_weights", setup.gathered_weights if gathered else as_they_are),
         small_run("gpt2", **BATCH, **values, save=folder) as run,
     ):
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         for _ in range(2):
             run.progress.consumed_samples += train_step(run, batches).num_samples
             run.progress.iteration += 1
-        checkpoint.save(run, lambda text: None)
+        saving.save(run, lambda text: None)
         with setup.gathered_weights(run):
             weights = {name: p.detach().float().numpy().copy() for name, p in run.language_model[0].named_parameters()}
         losses = [train_step(run, batches).loss.item() for _ in range(then)]
@@ -46,10 +47,10 @@ def resume_stale(folder: str, steps: int, values: dict[str, Any]) -> list[float]
     """Sabotage: the optimizer's masters are the checkpoint's, the weights those of before, until the first update."""
     import torch
 
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import loading
     from tests.distributed.resume_cases import train
 
-    original = checkpoint._resume
+    original = loading._resume
 
     def resume(run: Any, *arguments: Any) -> None:
         weights = [weight for part in run.model for weight in part.parameters()]
@@ -57,7 +58,7 @@ def resume_stale(folder: str, steps: int, values: dict[str, Any]) -> list[float]
         original(run, *arguments)
         torch._foreach_copy_([weight.data for weight in weights], before)
 
-    with mock.patch.object(checkpoint, "_resume", resume):
+    with mock.patch.object(loading, "_resume", resume):
         return train(None, steps, values | {"load": folder})
 
 
@@ -66,7 +67,7 @@ def blind_to_decay() -> Iterator[None]:
     """Inside, what decays and what does not are alike to all that match parameter groups."""
     from megatron.core.optimizer import distrib_optimizer, optimizer
 
-    from contextlm.training import optimizer_state
+    from contextlm.checkpoints import optimizer_state
 
     keys = tuple(key for key in optimizer.param_group_identifier_keys if key != "wd_mult")
     with contextlib.ExitStack() as patches:
@@ -119,14 +120,14 @@ def two_types() -> str:
 
 def save_before_the_first_step(folder: str, values: dict[str, Any], initialised: bool) -> list[str]:
     """Save a run that has done nothing; the keys of its optimizer's state."""
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import saving
     from tests.distributed.resume_cases import weights_and_moments
     from tests.distributed.runs import small_run
 
     with small_run("gpt2", **BATCH, **values, save=folder) as run:
         if not initialised:
             run.optimizer.chained_optimizers[0].init_state_fn = lambda *arguments: None
-        checkpoint.save(run, lambda text: None)
+        saving.save(run, lambda text: None)
     return [key for key in weights_and_moments(folder, {})["tensors"] if key.startswith("optimizer.state.exp_avg.")]
 
 
@@ -134,12 +135,12 @@ def load_what_one_rank_lacks(folder: str, values: dict[str, Any]) -> str:
     """The last rank asks for a weight that the checkpoint does not have; what each rank raises."""
     from dataclasses import replace
 
+    from contextlm.checkpoints import checkpoint_folder, loading
     from contextlm.errors import UserError
-    from contextlm.training import checkpoint, checkpoint_folder
     from tests.distributed.runs import small_run
 
     with small_run("gpt2", **BATCH, **values) as run:
-        original = checkpoint.weights_state
+        original = loading.weights_state
 
         def with_one_more(parts: Any, layout: Any) -> Any:
             state = original(parts, layout)
@@ -150,9 +151,9 @@ def load_what_one_rank_lacks(folder: str, values: dict[str, Any]) -> str:
 
         found = checkpoint_folder.find(Path(folder))
         assert found is not None
-        with mock.patch.object(checkpoint, "weights_state", with_one_more):
+        with mock.patch.object(loading, "weights_state", with_one_more):
             try:
-                checkpoint.load_weights(run, found)
+                loading.load_weights(run, found)
             except UserError as error:
                 return str(error)
         return ""
@@ -162,11 +163,11 @@ def save_where_one_disk_is_full(folder: str, values: dict[str, Any]) -> str:
     """The last rank cannot write; what each rank raises, which must be an ordinary exception."""
     from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import loading, saving
     from tests.distributed.runs import small_run
 
     with small_run("gpt2", **BATCH, **values, save=folder, load=folder) as run:
-        checkpoint.load(run, lambda text: None)
+        loading.load(run, lambda text: None)
         run.progress.iteration += 1
         full = OSError(28, "No space left on device")
 
@@ -176,7 +177,7 @@ def save_where_one_disk_is_full(folder: str, values: dict[str, Any]) -> str:
         faulty = mock.patch.object(FileSystemWriterAsync, "write_preloaded_data_multiproc", staticmethod(write))
         with faulty if run.layout.is_last_rank else contextlib.nullcontext():
             try:
-                checkpoint.save(run, lambda text: None)
+                saving.save(run, lambda text: None)
             except Exception as error:
                 return f"{type(error).__name__}: {error}"
         return ""
@@ -184,12 +185,12 @@ def save_where_one_disk_is_full(folder: str, values: dict[str, Any]) -> str:
 
 def load_damaged(folder: str, values: dict[str, Any]) -> str:
     """Load a checkpoint; what each rank raises, which must be an ordinary exception."""
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import loading
     from tests.distributed.runs import small_run
 
     with small_run("gpt2", **BATCH, **values, load=folder) as run:
         try:
-            checkpoint.load(run, lambda text: None)
+            loading.load(run, lambda text: None)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -197,13 +198,13 @@ def load_damaged(folder: str, values: dict[str, Any]) -> str:
 
 def bytes_to_save(values: dict[str, Any], sparing: bool) -> tuple[int, int]:
     """Parameters of this rank, and the bytes of optimizer state that it holds in host memory to write them."""
-    from contextlm.training import checkpoint
-    from contextlm.training.optimizer_state import OptimizerState
+    from contextlm.checkpoints import saving, sharded_state
+    from contextlm.checkpoints.optimizer_state import OptimizerState
     from tests.distributed.runs import small_run
 
-    with small_run("gpt2", **BATCH, **values, **{checkpoint._SPARING: True}) as run:
-        weights = checkpoint.weights_state(run.language_model, run.layout)
-        metadata = checkpoint._metadata(run.layout) | {checkpoint._SPARING: sparing}
+    with small_run("gpt2", **BATCH, **values, **{saving._SPARING: True}) as run:
+        weights = sharded_state.weights_state(run.language_model, run.layout)
+        metadata = sharded_state.metadata(run.layout) | {saving._SPARING: sparing}
         state = OptimizerState(run.optimizer, weights, metadata, is_loading=False)
         held = {
             tensor.data.untyped_storage().data_ptr(): tensor.data.untyped_storage().nbytes()

@@ -23,8 +23,8 @@ def save_with_small_buckets(folder: str, values: dict[str, Any], mended: bool) -
     import contextlib
     from unittest import mock
 
+    from contextlm.checkpoints import saving
     from contextlm.megatron import bucket_padding
-    from contextlm.training import checkpoint
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
 
@@ -39,15 +39,15 @@ def save_with_small_buckets(folder: str, values: dict[str, Any], mended: bool) -
         train_step(run, batches)
         if batches is not None:
             batches.close()
-        checkpoint.save(run, lambda text: None)
+        saving.save(run, lambda text: None)
         return _shards(run), sum(weight.numel() for weight in run.language_model[0].parameters())
 
 
 def _shards(run: Any) -> list[Shard]:
-    from contextlm.training import checkpoint
+    from contextlm.checkpoints import sharded_state
 
     optimizer, (model,) = run.optimizer.chained_optimizers[0], run.language_model
-    keys = {name: sharded.key for name, sharded in checkpoint.weights_state([model], run.layout)["model0"].items()}
+    keys = {name: sharded.key for name, sharded in sharded_state.weights_state([model], run.layout)["model0"].items()}
     found = []
     for name, parameter in model.named_parameters():
         if parameter not in optimizer.model_param_gbuf_map:

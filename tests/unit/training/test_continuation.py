@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from contextlm.checkpoints.checkpoint_folder import CONFIG_FILE, RUN_FILE
+from contextlm.checkpoints.continuation import changed_options
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump
-from contextlm.training.checkpoint_folder import CONFIG_FILE, RUN_FILE
-from contextlm.training.continuation import changed_options
 from tests.small_configs import small_config
 
 

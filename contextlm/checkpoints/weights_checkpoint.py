@@ -12,13 +12,13 @@ from megatron.core import dist_checkpointing
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import atomic_files
+from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints.sharded_state import CONTENT, weights_state
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import write as write_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
-from contextlm.training import checkpoint_folder
-from contextlm.training.checkpoint import CONTENT, weights_state
 from contextlm.training.provenance import made_by
 
 

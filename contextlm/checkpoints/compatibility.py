@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from contextlm.checkpoints.checkpoint_folder import CONFIG_FILE, read_run
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
-from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
 
 # Fields that change nothing about what the weights mean (the encoder's depth does: it is compared resolved).
 _FREE = {

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from contextlm.checkpoints.checkpoint_folder import CONFIG_FILE, read_run
 from contextlm.config.batch_ramp import batch_size_at, with_batch_size
 from contextlm.config.schedule_lengths import schedule_lengths
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import load
 from contextlm.errors import UserError
-from contextlm.training.checkpoint_folder import CONFIG_FILE, read_run
 
 _DOCUMENT_ENDS = ("reset_position_ids", "reset_attention_mask", "eod_mask_loss")
 

@@ -32,7 +32,7 @@ class OptimizerState:
     Args:
         optimizer: of this rank's stage.
         weights: the sharded state of its weights.
-        metadata: how tensors are laid out, see `checkpoint.py`.
+        metadata: how tensors are laid out, see `sharded_state.py`.
         is_loading: whether it is to be read rather than written. Collective either way.
     """
 
