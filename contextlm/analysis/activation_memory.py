@@ -53,12 +53,20 @@ class Activations:
 
     @property
     def gradients(self) -> int:
-        """Bytes of gradients of activations where a layer has most of them, at its last product.
+        """Bytes of gradients where a layer has most of them, at its last product.
 
-        Of the layer's output; of the product's output, if dropout or a gathering stands between them; of its input.
+        Of the layer's output; of the product's output, if dropout or a gathering stands between them; of its input;
+        of its weights, on their way to the gradient buffer.
         """
         differs = self.mask > 0 or self.stream_ranks > 1
-        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"]
+        matrix = self.config.model.hidden_size * self.config.model.ffn_size * self.element // self.ranks
+        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"] + matrix
+
+    @property
+    def table(self) -> int:
+        """Bytes of a gradient of the embedding or of the output layer, before it joins the gradient buffer."""
+        padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
+        return padded // self.ranks * self.config.model.hidden_size * self.element
 
     @property
     def attention_backward(self) -> int:
