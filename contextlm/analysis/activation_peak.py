@@ -22,6 +22,9 @@ _RECOMPUTED = {
 }
 
 
+_ROUNDS = 4  # of as many micro-batches as there are stages, until a schedule has filled and repeats itself
+
+
 class Segment(NamedTuple):
     """A part of the forward pass: bytes that it keeps, and those that join them in its own backward pass.
 
@@ -166,7 +169,8 @@ def peak_activations(
         joining = [segment.again + (segment.passing if passing else 0) for segment in found]
         kept.append(before[-1])
         inside.append(max(Peak(b + j, segment.logits) for b, j, segment in zip(before, joining, found, strict=True)))
-    forward, ahead = _schedule(stages, stage, len(parts), num_microbatches)
+    # From then on it is the same again and again.
+    forward, ahead = _schedule(stages, stage, len(parts), min(num_microbatches, _ROUNDS * stages))
     held, peak = 0, Peak(0, 0)
     for index in range(len(forward) + ahead):
         if index < len(forward):
