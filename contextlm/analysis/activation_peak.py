@@ -94,7 +94,7 @@ def _recomputed(activations: Activations, group: range) -> Segment:
     inside = sum(sum(part.values()) for layer in group for part in _parts(activations, layer))
     shared = activations.stream if _keeps_input(activations.config, group[0]) else 0
     # The output is there a second time.
-    passing = max(activations.gradients, _attention(activations)) + activations.stream
+    passing = max(activations.gradients, activations.attention_beyond_mlp) + activations.stream
     return Segment(activations.stream, inside - shared, passing)
 
 
@@ -104,7 +104,7 @@ def _layer(activations: Activations, layer: int) -> list[Segment]:
     modules = training.recompute_modules if training.recompute_granularity == "selective" else ()
     # The MLP's output is there a second time, too. The head's gradients are below those of the layer behind it.
     passing = activations.gradients + (activations.stream if "mlp" in modules else 0)
-    passing = max(passing, _attention(activations))
+    passing = max(passing, activations.attention_beyond_mlp)
     *head, layer_itself = _parts(activations, layer)
     return [*(_segment(part, modules) for part in head), _segment(layer_itself, modules, passing)]
 
@@ -113,16 +113,6 @@ def _segment(part: Tensors, modules: tuple[str, ...], passing: int = 0) -> Segme
     """A part, of which modules are computed again, one after the other."""
     again = [sum(part.get(name, 0) for name in _RECOMPUTED[module]) for module in modules]
     return Segment(sum(part.values()) - sum(again), max(again, default=0), passing)
-
-
-def _attention(activations: Activations) -> int:
-    """What joins at a layer's attention, less what is gone by then: all that its MLP has kept or computed again."""
-    gone = sum(
-        size
-        for name, size in activations.layer().items()
-        if any(part in name for part in ("MLP", "fc1", "GELU", "fc2"))
-    )
-    return max(activations.attention_backward - gone, 0)
 
 
 def _parts(activations: Activations, layer: int) -> list[Tensors]:

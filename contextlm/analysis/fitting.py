@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from contextlm.analysis.memory import RankMemory, rank_memory
-from contextlm.analysis.recompute_choices import CHOICES, with_choice
+from contextlm.analysis.recompute_choices import CHOICES, recompute_flags, with_choice
 from contextlm.analysis.step_time import Machine, StepTime, step_time
 from contextlm.config.schema import Config, ParallelConfig
 from contextlm.config.suggestions import divisors
@@ -76,7 +76,9 @@ def fits(
 def fullest(config: Config, vocab_size: int, world_size: int) -> RankMemory:
     """Memory of a rank of the stage that holds most."""
     stages = range(config.parallel.pipeline_model_parallel_size)
-    return max((rank_memory(config, vocab_size, stage, world_size) for stage in stages), key=lambda memory: memory.total)
+    return max(
+        (rank_memory(config, vocab_size, stage, world_size) for stage in stages), key=lambda memory: memory.total
+    )
 
 
 def naive(config: Config) -> Config:
@@ -86,21 +88,16 @@ def naive(config: Config) -> Config:
 
 def layout_flags(config: Config) -> list[str]:
     """The flags of a layout, a micro-batch size and a recomputation, as `fits` chooses them."""
-    parallel, training = config.parallel, config.training
+    parallel = config.parallel
     words = {
         "tensor-model-parallel-size": parallel.tensor_model_parallel_size,
         "pipeline-model-parallel-size": parallel.pipeline_model_parallel_size,
         "num-virtual-stages-per-pipeline-rank": parallel.num_virtual_stages_per_pipeline_rank,
         "decoder-last-pipeline-num-layers": parallel.decoder_last_pipeline_num_layers,
-        "micro-batch-size": training.micro_batch_size,
-        "recompute-granularity": training.recompute_granularity,
-        "recompute-method": training.recompute_method,
-        "recompute-num-layers": training.recompute_num_layers,
+        "micro-batch-size": config.training.micro_batch_size,
     }
     flags = [f"--{flag} {value}" for flag, value in words.items() if value is not None]
-    if training.recompute_granularity == "selective" and "mlp" in training.recompute_modules:
-        flags.append(f"--recompute-modules {' '.join(training.recompute_modules)}")
-    return [*flags, "--sequence-parallel"] if parallel.sequence_parallel else flags
+    return [*flags, *(["--sequence-parallel"] if parallel.sequence_parallel else []), *recompute_flags(config)]
 
 
 def _by_time(

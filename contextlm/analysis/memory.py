@@ -17,7 +17,6 @@ from contextlm.analysis.parameters import context_head_parameters, layer_paramet
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 
-
 # cuBLAS on Hopper takes 32 MiB of the allocator's memory for each thread that multiplies, the backward pass's too.
 LIBRARY_WORKSPACES = 2 * 32 * 2**20
 

@@ -63,3 +63,19 @@ def with_choice(config: Config, name: str) -> Config:
         recompute_modules=modules,
     )
     return dataclasses.replace(config, training=training)
+
+
+def recompute_flags(config: Config) -> list[str]:
+    """The flags of what a configuration computes again."""
+    training = config.training
+    if training.recompute_granularity is None:
+        return []
+    if training.recompute_granularity == "selective":
+        modules = training.recompute_modules
+        more = [] if modules == ("core_attn",) else [f"--recompute-modules {' '.join(modules)}"]
+        return ["--recompute-granularity selective", *more]
+    return [
+        "--recompute-granularity full",
+        f"--recompute-method {training.recompute_method}",
+        f"--recompute-num-layers {training.recompute_num_layers}",
+    ]

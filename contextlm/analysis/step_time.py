@@ -9,8 +9,8 @@
   Ranks of a node are filled by tensor, then data, then pipeline parallelism, as `parallel/layout.py` numbers them.
   Tensor parallelism has four all-reduces of [S, B, H] a layer and micro-batch (Shoeybi et al., 2019, "Megatron-LM",
   section 3), which sequence parallelism turns into as many bytes of other messages, and those of the forward pass
-  again where it is computed again; data parallelism sums the gradients and gathers the weights once a step; a pipeline sends
-  [S, B, H] and its gradient once a model chunk and micro-batch.
+  again where it is computed again; data parallelism sums the gradients and gathers the weights once a step; a
+  pipeline sends [S, B, H] and its gradient once a model chunk and micro-batch.
 - The optimizer's arithmetic, evaluations, saves and stragglers cost nothing.
 """
 
@@ -22,7 +22,6 @@ from contextlm.analysis.memory import stage_parameters
 from contextlm.analysis.stage_work import stage_work, step_length
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
-
 
 LAUNCH = 0.5e-3
 """Seconds of the host for forward and backward pass of one layer of a micro-batch."""
@@ -89,8 +88,9 @@ def step_time(config: Config, vocab_size: int, world_size: int, machine: Machine
     works = stage_work(config, vocab_size)
     stages = len(works)
     compute = [work.training * per_token for work in works]
-    launches = [max(0.0, _launch_seconds(config, stage) - compute[stage]) for stage in range(stages)]
-    tensor = [_tensor_seconds(config, stage, machine) for stage in range(stages)]
+    places = [stage_parts(config, stage) for stage in range(stages)]
+    launches = [max(0.0, _launch_seconds(config, parts) - s) for parts, s in zip(places, compute, strict=True)]
+    tensor = [_tensor_seconds(config, parts, machine) for parts in places]
     busy = [sum(seconds) for seconds in zip(compute, launches, tensor, strict=True)]
     return StepTime(
         work=number * 3 * sum(work.forward for work in works) * per_token / stages,
@@ -103,19 +103,19 @@ def step_time(config: Config, vocab_size: int, world_size: int, machine: Machine
     )
 
 
-def _launch_seconds(config: Config, stage: int) -> float:
-    layers = _layers(config, stage, 1)
+def _launch_seconds(config: Config, parts: list[range]) -> float:
+    layers = _layers(config, parts, 1)
     return LAUNCH * layers * (4 / 3 if config.training.recompute_granularity == "full" else 1)
 
 
-def _layers(config: Config, stage: int, of_predictor: float) -> float:
+def _layers(config: Config, parts: list[range], of_predictor: float) -> float:
     """Layers of a stage, and so much for each of the context predictor's if it is there."""
-    parts, context = stage_parts(config, stage), config.context
+    context = config.context
     has_head = context.enabled and any(config.encoder_layers in part for part in parts)
     return sum(map(len, parts)) + (of_predictor * context.context_predictor_layers if has_head else 0)
 
 
-def _tensor_seconds(config: Config, stage: int, machine: Machine) -> float:
+def _tensor_seconds(config: Config, parts: list[range], machine: Machine) -> float:
     """Messages between tensor-parallel ranks for one micro-batch; the context predictor's are of chunks."""
     ranks = config.parallel.tensor_model_parallel_size
     if ranks == 1:
@@ -124,7 +124,7 @@ def _tensor_seconds(config: Config, stage: int, machine: Machine) -> float:
     again = {"full": 2, "selective": int("mlp" in training.recompute_modules)}
     reduces = 4 + again.get(training.recompute_granularity or "", 0)
     sent = 2 * (ranks - 1) / ranks * _state_bytes(config)  # of a ring all-reduce
-    layers = _layers(config, stage, 1 / max(config.context.context_chunk_size, 1))
+    layers = _layers(config, parts, 1 / max(config.context.context_chunk_size, 1))
     return layers * reduces * sent / machine.bandwidth(ranks)
 
 
@@ -136,9 +136,7 @@ def _pipeline_seconds(config: Config, world_size: int, machine: Machine) -> floa
     return 2 * config.num_model_chunks * _state_bytes(config) / ranks / machine.bandwidth(world_size)
 
 
-def _data_seconds(
-    config: Config, vocab_size: int, stage: int, world_size: int, machine: Machine, busy: float
-) -> float:
+def _data_seconds(config: Config, vocab_size: int, stage: int, world_size: int, machine: Machine, busy: float) -> float:
     """Gradients to the ranks that update them, updated weights back; without sharing, whole gradients to all.
 
     busy: seconds of one micro-batch, a third of them forward.

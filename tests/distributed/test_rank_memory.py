@@ -33,7 +33,9 @@ def state_values(layout: str, precision: str, optimizer: str) -> tuple[int, dict
     return world_size, sizes | parallel | PRECISIONS[precision] | OPTIMIZERS[optimizer]
 
 
-@pytest.mark.parametrize("row", [*ROWS, *(pytest.param(row, marks=pytest.mark.full) for row in MORE_ROWS)], ids="-".join)
+@pytest.mark.parametrize(
+    "row", [*ROWS, *(pytest.param(row, marks=pytest.mark.full) for row in MORE_ROWS)], ids="-".join
+)
 def test_weights_gradients_and_optimizer_are_tensors_of_this_size(pool: Pool, row: tuple[str, str, str, str]) -> None:
     backbone, layout, precision, optimizer = row
     world_size, values = state_values(layout, precision, optimizer)
