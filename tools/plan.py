@@ -16,9 +16,9 @@ from typing import Any
 
 from contextlm.analysis.device_peaks import PEAK_TFLOPS, peak_tflops
 from contextlm.analysis.dry_run import costs
-from contextlm.analysis.fitting import fits, fullest, naive
+from contextlm.analysis.fitting import fits, fullest, naive, usable, with_one_micro_batch
 from contextlm.analysis.matching import BUDGETS, SIZES, match
-from contextlm.analysis.plan_answers import cost_block, fit_block, match_block, naive_block
+from contextlm.analysis.plan_answers import cost_block, fit_block, match_block, naive_block, verdict
 from contextlm.analysis.plan_record import cost_record, fit_record, match_record, plan_record
 from contextlm.analysis.run_cost import run_cost, tokens_of_run
 from contextlm.analysis.step_time import Machine
@@ -40,7 +40,7 @@ def planning_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu", default="NVIDIA H100", help="for their peak, if --peak-tflops is not given [NVIDIA H100]"
     )
-    parser.add_argument("--gpu-memory", type=float, default=80, metavar="GIB", help="memory of one [80]")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of one, of which 90%% can be used")
     parser.add_argument("--mfu", type=float, default=40, metavar="PERCENT", help="that one GPU reaches by itself [40]")
     parser.add_argument("--price-per-gpu-hour", type=float, metavar="PRICE", help="in any currency")
     parser.add_argument("--tokens", type=float, metavar="N", help="of the run [what --train-iters or -samples say]")
@@ -97,6 +97,9 @@ def _checked(given: argparse.Namespace, config: Config, world_size: int) -> int:
     problems = []
     if config.model.vocab_size is None:
         problems.append("--vocab-size: missing; give that of the tokenizer, e.g. --vocab-size 50257")
+    for name, example in (("gpus", 64), ("gpu_memory", 80)):
+        if given.fit and getattr(given, name) is None:
+            problems.append(f"--{name.replace('_', '-')}: missing; --fit asks what fits that: give e.g. {example}")
     if given.fit and config.training.global_batch_size is None:
         problems.append("--global-batch-size: missing; --fit compares layouts of one batch: give e.g. 512")
     if given.match and not config.context.enabled:
@@ -113,6 +116,10 @@ Answer = tuple[str, dict[str, Any], bool]
 
 def _described(given: argparse.Namespace, config: Config, vocab_size: int, world_size: int, machine: Machine) -> Answer:
     text, record = costs(config, world_size), plan_record(config, vocab_size, world_size)
+    if given.gpu_memory:
+        needed, memory_bytes = fullest(config, vocab_size, world_size), given.gpu_memory * _GIB
+        text = f"{text}\n\n{verdict(needed, memory_bytes)}"
+        record["fits"] = needed.total <= usable(memory_bytes)
     if tokens := given.tokens or tokens_of_run(config, world_size):
         cost = run_cost(config, vocab_size, world_size, machine, tokens, given.price_per_gpu_hour)
         text, record["cost"] = f"{text}\n\n{cost_block(cost, world_size, machine)}", cost_record(cost)
@@ -123,7 +130,9 @@ def _fitted(given: argparse.Namespace, config: Config, vocab_size: int, world_si
     memory_bytes = given.gpu_memory * _GIB
     found = fits(config, vocab_size, world_size, machine, memory_bytes)
     alone = naive(config)
-    needed, problems = fullest(alone, vocab_size, world_size), validate(alone, world_size, dry_run=True)
+    # What it holds does not depend on how many micro-batches follow each other.
+    needed = fullest(with_one_micro_batch(alone), vocab_size, world_size)
+    problems = validate(alone, world_size, dry_run=True)
     blocks = [naive_block(needed, alone.training.micro_batch_size, problems, memory_bytes)]
     record: dict[str, Any] = {"naive": needed._asdict() | {"total": needed.total, "refused": problems}}
     record["fits"] = fit_record(found, world_size)

@@ -18,8 +18,7 @@ from contextlm.config.schema import Config, ParallelConfig
 from contextlm.config.suggestions import divisors
 from contextlm.config.validation import validate
 
-USABLE = 0.9
-"""Of a GPU's memory; the rest is for CUDA, NCCL and what the allocator cannot use."""
+USABLE = 0.9  # of a GPU's memory; the rest is for CUDA, NCCL and what the allocator cannot use
 _MOST_SAMPLES = 64  # of a micro-batch
 _LAYOUT_FIELDS = (
     "tensor_model_parallel_size",
@@ -55,10 +54,10 @@ def fits(
         vocab_size: unpadded.
         world_size: GPUs.
         machine: what they do.
-        memory_bytes: of one GPU, of which USABLE may be used.
+        memory_bytes: of one GPU, of which a part is usable.
         most: layouts at most.
     """
-    limit = USABLE * memory_bytes
+    limit = usable(memory_bytes)
     found: dict[tuple[int, int], Fit] = {}
     for time, candidate in _by_time(config, vocab_size, world_size, machine, limit):
         parallel = candidate.parallel
@@ -73,6 +72,11 @@ def fits(
     return list(found.values())
 
 
+def usable(memory_bytes: float) -> float:
+    """Of a GPU's memory, what tensors may fill."""
+    return USABLE * memory_bytes
+
+
 def fullest(config: Config, vocab_size: int, world_size: int) -> RankMemory:
     """Memory of a rank of the stage that holds most."""
     stages = range(config.parallel.pipeline_model_parallel_size)
@@ -84,6 +88,11 @@ def fullest(config: Config, vocab_size: int, world_size: int) -> RankMemory:
 def naive(config: Config) -> Config:
     """What one would try first: data parallelism alone, nothing computed again."""
     return with_choice(_with_layout(config), "nothing")
+
+
+def with_one_micro_batch(config: Config) -> Config:
+    """The configuration with the smallest batch that it can have."""
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, global_batch_size=None))
 
 
 def layout_flags(config: Config) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contextlm.analysis.fitting import USABLE, Fit, layout_flags
+from contextlm.analysis.fitting import Fit, layout_flags, usable
 from contextlm.analysis.flops import training_flops_per_token
 from contextlm.analysis.matching import Match
 from contextlm.analysis.memory import RankMemory
@@ -48,8 +48,7 @@ def _spent(cost: Cost) -> str:
 
 def fit_block(found: Sequence[Fit], world_size: int, memory_bytes: float) -> str:
     """Layouts that fit, with the flags that ask for them."""
-    usable = USABLE * memory_bytes / _GIB
-    lines = [f"Layouts that fit {usable:.1f} GiB, {USABLE:.0%} of a GPU's memory, the fastest first"]
+    lines = [f"Layouts that fit {usable(memory_bytes) / _GIB:.1f} GiB, what is usable of a GPU, the fastest first"]
     for place, fit in enumerate(found, 1):
         slower = fit.time.total / found[0].time.total
         lines.append(
@@ -70,11 +69,16 @@ def naive_block(memory: RankMemory, micro_batch_size: int, problems: Sequence[st
         problems: what the configuration's checks say of it.
         memory_bytes: of a GPU.
     """
-    parts = ", ".join(f"{name} {size / _GIB:.1f}" for name, size in memory._asdict().items())
-    usable = USABLE * memory_bytes
-    verdict = "fits" if memory.total <= usable else f"{(memory.total - usable) / _GIB:.1f} too many"
-    line = f"Data parallelism alone, micro-batch {micro_batch_size}: {memory.total / _GIB:.1f} GiB, {verdict}: {parts}"
+    line = f"Data parallelism alone, micro-batch {micro_batch_size}: {verdict(memory, memory_bytes)}"
     return "\n".join([line, *(f"  refused: {problem}" for problem in problems)])
+
+
+def verdict(memory: RankMemory, memory_bytes: float) -> str:
+    """Whether a rank's memory fits a GPU, and what it is made of."""
+    parts = ", ".join(f"{name} {size / _GIB:.1f}" for name, size in memory._asdict().items())
+    limit = usable(memory_bytes)
+    answer = "fits" if memory.total <= limit else f"does not fit, {(memory.total - limit) / _GIB:.1f} GiB too many"
+    return f"{memory.total / _GIB:.1f} of {limit / _GIB:.1f} usable GiB, {answer}: {parts}"
 
 
 def match_block(found: Match, target: Config, budget: str, vocab_size: int) -> str:

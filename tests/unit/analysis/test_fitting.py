@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contextlm.analysis import fitting
-from contextlm.analysis.fitting import USABLE, fits, fullest, layout_flags
+from contextlm.analysis.fitting import fits, fullest, layout_flags, usable
 from contextlm.analysis.memory import rank_memory
 from contextlm.analysis.recompute_choices import CHOICES, compare_choices, recompute_flags, with_choice
 from contextlm.analysis.step_time import Machine, step_time
@@ -26,18 +26,22 @@ def configuration(model: str, *flags: str) -> Config:
 
 
 @pytest.mark.parametrize(("model", "gpus", "memory", "batch"), CASES)
-def test_what_is_proposed_fits_is_valid_and_is_what_its_flags_say(model: str, gpus: int, memory: int, batch: int) -> None:
+def test_what_is_proposed_fits_is_valid_and_is_what_its_flags_say(
+    model: str, gpus: int, memory: int, batch: int
+) -> None:
     given = ("--global-batch-size", str(batch))
     config = configuration(model, *given)
     found = fits(config, config.model.vocab_size, gpus, MACHINE, memory * GIB)
     assert found
-    sizes = [(f.config.parallel.tensor_model_parallel_size, f.config.parallel.pipeline_model_parallel_size) for f in found]
+    sizes = [
+        (f.config.parallel.tensor_model_parallel_size, f.config.parallel.pipeline_model_parallel_size) for f in found
+    ]
     assert len(set(sizes)) == len(sizes) <= 5
     times = [fit.time.total for fit in found]
     assert all(after > 0.99 * before for before, after in zip(times, times[1:], strict=False))
     for fit in found:
         assert fit.memory == fullest(fit.config, config.model.vocab_size, gpus)
-        assert fit.memory.total <= USABLE * memory * GIB
+        assert fit.memory.total <= usable(memory * GIB)
         assert fit.time == step_time(fit.config, config.model.vocab_size, gpus, MACHINE)
         # The reader of flags accepts them for so many processes, and means the same.
         words = [word for flag in layout_flags(fit.config) for word in flag.split()]
@@ -58,7 +62,7 @@ def test_none_that_fits_is_faster() -> None:
                 if fitting.validate(candidate, 4, dry_run=True):
                     continue
                 tried += 1
-                if fullest(candidate, vocab_size, 4).total <= USABLE * limit:
+                if fullest(candidate, vocab_size, 4).total <= usable(limit):
                     best = min(best or 1e9, step_time(candidate, vocab_size, 4, MACHINE).total)
     assert tried > 100 and first.time.total == pytest.approx(best, rel=0.006)
 
