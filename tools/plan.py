@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -55,45 +56,54 @@ def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status: 1 if no layout fits."""
     given, words = planning_options().parse_known_args(arguments)
     with told_to_the_user():
-        machine = _machine(given, words)
-        # A layout is what --fit looks for: the one that is given need not fit the GPUs.
-        count = [] if given.gpus is None or given.fit else ["--world-size", str(given.gpus)]
-        invocation = parse(["--dry-run", *words, *count])
-        tell_warnings(invocation.warnings)
-        config = invocation.config
-        world_size = given.gpus or invocation.world_size or config.parallel.model_parallel_size
-        vocab_size = _checked(given, config, world_size)
-        if config.logging.peak_tflops is not None:
-            machine = machine._replace(peak_tflops=config.logging.peak_tflops)
+        config, world_size, machine = _read(given, words)
+        assert config.model.vocab_size is not None
         answer = _matched if given.match else _fitted if given.fit else _described
-        text, record, found = answer(given, config, vocab_size, world_size, machine)
+        text, record, found = answer(given, config, config.model.vocab_size, world_size, machine)
     print(json.dumps(record, indent=2) if given.json else text)
     return 0 if found else 1
 
 
-def _machine(given: argparse.Namespace, words: Sequence[str]) -> Machine:
-    """The GPUs, from the options of the plan."""
-    problems = [
-        f"--{name.replace('_', '-')} {value:g}: give a number above 0"
-        for name in ("gpus", "gpu_memory", "mfu", "price_per_gpu_hour", "tokens")
-        if (value := getattr(given, name)) is not None and not value > 0
-    ]
-    if given.mfu > 100:
-        problems.append(f"--mfu {given.mfu:g}: is a percentage; give at most 100")
+def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int, Machine]:
+    """The configuration, the number of GPUs and what they do, or all that is wrong with what was given.
+
+    words: the options of training.
+    """
+    problems = _wrong_numbers(given)
     if given.fit and given.match:
         problems.append("--fit and --match: two questions; ask one at a time")
-    if "--world-size" in words:
-        problems.append("--world-size: is --gpus here; give that")
-    peak = peak_tflops(given.gpu)
-    if peak is None and "--peak-tflops" not in words:
+    if any(word.split("=")[0] == "--world-size" for word in words):
+        raise UserError(*problems, "--world-size: is --gpus here; give that")
+    # A layout is what --fit looks for: the one that is given need not suit the GPUs.
+    count = ["--world-size", str(given.gpus)] if given.gpus is not None and given.gpus > 0 and not given.fit else []
+    try:
+        invocation = parse(["--dry-run", *words, *count], {})
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    tell_warnings(invocation.warnings)
+    config = invocation.config
+    peak = config.logging.peak_tflops or peak_tflops(given.gpu)
+    if peak is None:
         problems.append(f"--gpu {given.gpu}: not known; give --peak-tflops, or one of {', '.join(PEAK_TFLOPS)}")
+    problems += _missing(given, config)
     if problems:
         raise UserError(*problems)
-    return Machine(peak or 0.0, given.mfu / 100)
+    world_size = given.gpus or config.parallel.model_parallel_size
+    return config, world_size, Machine(peak or 0.0, given.mfu / 100)
 
 
-def _checked(given: argparse.Namespace, config: Config, world_size: int) -> int:
-    """The vocabulary's size, if all that a question needs is given."""
+def _wrong_numbers(given: argparse.Namespace) -> list[str]:
+    numbers = {name: getattr(given, name) for name in ("gpus", "gpu_memory", "mfu", "price_per_gpu_hour", "tokens")}
+    problems = [
+        f"--{name.replace('_', '-')} {value:g}: give a number above 0"
+        for name, value in numbers.items()
+        if value is not None and not 0 < value < math.inf
+    ]
+    return problems + ([f"--mfu {given.mfu:g}: is a percentage; give at most 100"] if given.mfu > 100 else [])
+
+
+def _missing(given: argparse.Namespace, config: Config) -> list[str]:
+    """What a question needs and was not given."""
     problems = []
     if config.model.vocab_size is None:
         problems.append("--vocab-size: missing; give that of the tokenizer, e.g. --vocab-size 50257")
@@ -104,10 +114,7 @@ def _checked(given: argparse.Namespace, config: Config, world_size: int) -> int:
         problems.append("--global-batch-size: missing; --fit compares layouts of one batch: give e.g. 512")
     if given.match and not config.context.enabled:
         problems.append("--match: the model is plain itself; give one with a context head, e.g. a contextlm preset")
-    if problems:
-        raise UserError(*problems)
-    assert config.model.vocab_size is not None
-    return config.model.vocab_size
+    return problems
 
 
 Answer = tuple[str, dict[str, Any], bool]

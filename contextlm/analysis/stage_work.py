@@ -42,32 +42,25 @@ class StageWork(NamedTuple):
 
 def stage_work(config: Config, vocab_size: int) -> list[StageWork]:
     """The work of each pipeline stage; the forward passes add up to the model's."""
-    model, context, length = config.model, config.context, config.model.seq_length
+    model, context, training = config.model, config.context, config.training
+    length, granularity = model.seq_length, training.recompute_granularity
     stages = config.parallel.pipeline_model_parallel_size
     chunks = length // context.context_chunk_size if context.enabled else 0
     per_layer, share = layer_flops(model, length), context.context_predictor_layers * chunks / length
     head = share * layer_flops(model, chunks) if chunks else 0.0
-    selective = _selective(config, length) if _granularity(config) == "selective" else 0.0
+    selective = _selective(config, length) if granularity == "selective" else 0.0
     found = []
     for stage in range(stages):
         parts = stage_parts(config, stage)
         count = sum(map(len, parts))
         here = head if any(config.encoder_layers in part for part in parts) else 0.0
         again = count * selective + (share * _selective(config, chunks) if here and selective else 0.0)
-        for part in parts if _granularity(config) == "full" else ():
-            recomputed = part[: config.training.recompute_num_layers] if _is_block(config) else part
+        for part in parts if granularity == "full" else ():
+            recomputed = part[: training.recompute_num_layers] if training.recompute_method == "block" else part
             again += len(recomputed) * per_layer + (here if config.encoder_layers in recomputed else 0.0)
         output = 2.0 * model.hidden_size * vocab_size if stage == stages - 1 else 0.0
         found.append(StageWork(count * per_layer, here, output, again))
     return found
-
-
-def _granularity(config: Config) -> str | None:
-    return config.training.recompute_granularity
-
-
-def _is_block(config: Config) -> bool:
-    return config.training.recompute_method == "block"
 
 
 def _selective(config: Config, length: int) -> float:

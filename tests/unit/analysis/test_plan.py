@@ -102,20 +102,22 @@ def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture) -> None:
         assert ended.value.code == 1
         return capsys.readouterr().err
 
-    found = told("--model gpt2-124m --gpu Abacus --mfu 140 --tokens 0 --fit --match params --world-size 4")
+    found = told("--model gpt2-124m --gpu Abacus --mfu 140 --tokens 0 --price-per-gpu-hour nan --fit --match params")
     for sentence in (
         "--tokens 0: give a number above 0",
         "--mfu 140: is a percentage",
         "--gpu Abacus: not known; give --peak-tflops",
         "--fit and --match: two questions",
-        "--world-size: is --gpus here",
+        "--price-per-gpu-hour nan: give a number above 0",
+        "--match: the model is plain itself",
     ):
         assert sentence in found
     found = told("--model gpt2-tiny --fit --bf16")
     for flag in ("--vocab-size", "--global-batch-size", "--gpus", "--gpu-memory"):
         assert f"{flag}: missing" in found
-    assert "--match: the model is plain itself" in told("--model gpt2-124m --match params")
-    assert "did you mean --num-layers?" in told("--model gpt2-124m --num-layer 3")
+    assert "--world-size: is --gpus here" in told("--model gpt2-124m --world-size=4")
+    found = told("--model gpt2-124m --num-layer 3 --gpus 0")
+    assert "did you mean --num-layers?" in found and "--gpus 0: give a number above 0" in found
 
 
 def test_neither_torch_nor_megatron_is_imported() -> None:
