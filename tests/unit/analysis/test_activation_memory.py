@@ -144,7 +144,7 @@ def test_a_gpu_held_what_the_formula_says(backbone: str, recompute: int | None) 
     full = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": recompute}
     config = small_config(backbone, **sizes, **kind, **(full if recompute else {}))
     measured = MEASURED[backbone, recompute] * 2**20
-    assert peak_activations(config, VOCAB_SIZE, 0, 1).total == pytest.approx(measured, rel=0.07)
+    assert peak_activations(config, VOCAB_SIZE, 0, 1).total == pytest.approx(measured, rel=0.06)
 
 
 def test_the_workspace_of_attention_has_a_limit() -> None:
