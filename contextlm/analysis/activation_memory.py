@@ -17,6 +17,8 @@ vocabulary, t tensor-parallel ranks, C chunks of the context head.
 
 from __future__ import annotations
 
+import functools
+
 from contextlm.config.schema import Config
 
 Tensors = dict[str, int]
@@ -51,14 +53,22 @@ class Activations:
         """Bytes of the states between two layers, [S, B, H], on one rank."""
         return self.states * self.element // self.stream_ranks
 
-    @property
+    @functools.cached_property
     def gradients(self) -> int:
-        """Bytes of gradients of activations where a layer has most of them, at its last product.
+        """Bytes of gradients where a layer has most of them, at its last product.
 
-        Of the layer's output; of the product's output, if dropout or a gathering stands between them; of its input.
+        Of the layer's output; of the product's output, if dropout or a gathering stands between them; of its input;
+        of its weights, on their way to the gradient buffer.
         """
         differs = self.mask > 0 or self.stream_ranks > 1
-        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"]
+        matrix = self.config.model.hidden_size * self.config.model.ffn_size * self.element // self.ranks
+        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"] + matrix
+
+    @property
+    def table(self) -> int:
+        """Bytes of a gradient of the embedding or of the output layer, before it joins the gradient buffer."""
+        padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
+        return padded // self.ranks * self.config.model.hidden_size * self.element
 
     @property
     def attention_backward(self) -> int:
@@ -74,6 +84,14 @@ class Activations:
         if workspace > CUDNN_WORKSPACE_LIMIT:
             workspace = self.states * _FP32 // self.ranks  # the sums of q's gradient
         return self.stream + 4 * divided + workspace  # of the residual, the output, q, k and v
+
+    @functools.cached_property
+    def attention_beyond_mlp(self) -> int:
+        """What joins at a layer's attention, less what is gone by then: all that its MLP has kept or computed again."""
+        gone = sum(
+            size for name, size in self.layer().items() if any(part in name for part in ("MLP", "fc1", "GELU", "fc2"))
+        )
+        return max(self.attention_backward - gone, 0)
 
     def embedding(self) -> Tensors:
         """Lookups keep ids only."""

@@ -1,10 +1,9 @@
 """The most memory that activations take at once: recomputation inside a micro-batch, and the pipeline's schedule.
 
 A stage keeps a micro-batch from its forward to its backward pass. In the backward pass tensors join what is kept
-for a moment: what is computed again, gradients of activations, 16-bit logits beside their softmax in fp32.
-
-Not counted: a weight's gradient on its way to the gradient buffer, and the one buffer into which sequence
-parallelism gathers tokens.
+for a moment: what is computed again, gradients of activations, a weight's gradient on its way to the gradient buffer,
+16-bit logits beside their softmax in fp32. The gradient of a tied table waits for the embedding's from the output
+layer's backward pass to the end.
 """
 
 from __future__ import annotations
@@ -23,16 +22,21 @@ _RECOMPUTED = {
 }
 
 
+_ROUNDS = 4  # of as many micro-batches as there are stages, until a schedule has filled and repeats itself
+
+
 class Segment(NamedTuple):
     """A part of the forward pass: bytes that it keeps, and those that join them in its own backward pass.
 
     again: computed again, and kept like the others.
     passing: alive only while the backward pass is there.
+    logits: those among all of them.
     """
 
     kept: int
     again: int = 0
     passing: int = 0
+    logits: int = 0
 
 
 def segments(activations: Activations, layers: range, first: bool, last: bool) -> list[Segment]:
@@ -44,19 +48,35 @@ def segments(activations: Activations, layers: range, first: bool, last: bool) -
         first: whether it begins with the embedding.
         last: whether it ends with the loss.
     """
-    found = [Segment(sum(activations.embedding().values()))] if first else []
+    tied = first and last and not activations.config.model.untie_embeddings_and_output_weights
+    waiting = activations.table if tied else 0
+    found = [_embedding(activations)] if first else []
     groups = _recomputed_groups(activations.config, layers)
     rest = layers[sum(map(len, groups)) :]
     if not first and not groups and not _keeps_input(activations.config, rest[0]):
         found.append(Segment(activations.stream))  # what the stage before has sent: the schedule keeps it
     found += [_recomputed(activations, group) for group in groups]
     found += [segment for layer in rest for segment in _layer(activations, layer)]
-    if last:
-        output = activations.output()
-        # The output layer's own logits, and later their gradient, are in the type of the activations.
-        rounded = output["softmax"] // 2 if activations.config.half_precision else 0
-        found.append(Segment(sum(output.values()), passing=rounded))
-    return found
+    found = [segment._replace(passing=segment.passing + waiting) for segment in found]
+    return [*found, _output(activations)] if last else found
+
+
+def _embedding(activations: Activations) -> Segment:
+    """Its gradient is as large as its table."""
+    return Segment(sum(activations.embedding().values()), passing=activations.stream + activations.table)
+
+
+def _output(activations: Activations) -> Segment:
+    """Final norm, output layer and loss, at the greater of two moments: the loss's end, the output layer's product."""
+    output = activations.output()
+    kept, softmax = sum(output.values()), output["softmax"]
+    # The output layer's own logits, and later their gradient, are in the type of the activations.
+    rounded = softmax // 2 if activations.config.half_precision else 0
+    at_loss = Segment(kept, 0, rounded, softmax + rounded)
+    logits = rounded or softmax
+    states = activations.states * activations.element
+    at_product = Segment(kept, 0, states + activations.table + logits - softmax, logits)
+    return max(at_loss, at_product, key=lambda segment: segment.passing)
 
 
 def _recomputed_groups(config: Config, layers: range) -> list[range]:
@@ -74,7 +94,7 @@ def _recomputed(activations: Activations, group: range) -> Segment:
     inside = sum(sum(part.values()) for layer in group for part in _parts(activations, layer))
     shared = activations.stream if _keeps_input(activations.config, group[0]) else 0
     # The output is there a second time.
-    passing = max(activations.gradients, _attention(activations)) + activations.stream
+    passing = max(activations.gradients, activations.attention_beyond_mlp) + activations.stream
     return Segment(activations.stream, inside - shared, passing)
 
 
@@ -84,7 +104,7 @@ def _layer(activations: Activations, layer: int) -> list[Segment]:
     modules = training.recompute_modules if training.recompute_granularity == "selective" else ()
     # The MLP's output is there a second time, too. The head's gradients are below those of the layer behind it.
     passing = activations.gradients + (activations.stream if "mlp" in modules else 0)
-    passing = max(passing, _attention(activations))
+    passing = max(passing, activations.attention_beyond_mlp)
     *head, layer_itself = _parts(activations, layer)
     return [*(_segment(part, modules) for part in head), _segment(layer_itself, modules, passing)]
 
@@ -93,16 +113,6 @@ def _segment(part: Tensors, modules: tuple[str, ...], passing: int = 0) -> Segme
     """A part, of which modules are computed again, one after the other."""
     again = [sum(part.get(name, 0) for name in _RECOMPUTED[module]) for module in modules]
     return Segment(sum(part.values()) - sum(again), max(again, default=0), passing)
-
-
-def _attention(activations: Activations) -> int:
-    """What joins at a layer's attention, less what is gone by then: all that its MLP has kept or computed again."""
-    gone = sum(
-        size
-        for name, size in activations.layer().items()
-        if any(part in name for part in ("MLP", "fc1", "GELU", "fc2"))
-    )
-    return max(activations.attention_backward - gone, 0)
 
 
 def _parts(activations: Activations, layer: int) -> list[Tensors]:
@@ -119,9 +129,16 @@ def _keeps_input(config: Config, layer: int) -> bool:
     return not _has_head(config, layer) or config.context.context_fusion == "norm_add"
 
 
+class Peak(NamedTuple):
+    """The moment at which a rank holds most: bytes of activations, logits included, and those of the logits."""
+
+    total: int
+    logits: int
+
+
 def peak_activations(
     config: Config, vocab_size: int, stage: int, num_microbatches: int, *, mask_bytes: int = 1, passing: bool = True
-) -> int:
+) -> Peak:
     """The most bytes of activations at once on a rank of a pipeline stage.
 
     Args:
@@ -139,19 +156,20 @@ def peak_activations(
         found = segments(activations, layers, stage == index == 0, stage == stages - 1 and index == last_part)
         # The backward pass has freed what lies behind the segment that it is at.
         before = list(accumulate(segment.kept for segment in found))
-        joining = (segment.again + (segment.passing if passing else 0) for segment in found)
+        joining = [segment.again + (segment.passing if passing else 0) for segment in found]
         kept.append(before[-1])
-        inside.append(max(map(sum, zip(before, joining, strict=True))))
-    forward, ahead = _schedule(stages, stage, len(parts), num_microbatches)
-    held = peak = 0
+        inside.append(max(Peak(b + j, segment.logits) for b, j, segment in zip(before, joining, found, strict=True)))
+    # From then on it is the same again and again.
+    forward, ahead = _schedule(stages, stage, len(parts), min(num_microbatches, _ROUNDS * stages))
+    held, peak = 0, Peak(0, 0)
     for index in range(len(forward) + ahead):
         if index < len(forward):
             held += kept[forward[index]]
-            peak = max(peak, held)
+            peak = max(peak, Peak(held, 0))  # the loss comes last: where logits are held, its backward pass is next
         if index >= ahead:
             part = last_part - forward[index - ahead]
             held -= kept[part]
-            peak = max(peak, held + inside[part])
+            peak = max(peak, Peak(held + inside[part].total, inside[part].logits))
     return peak
 
 

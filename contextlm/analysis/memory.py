@@ -1,31 +1,45 @@
-"""Memory of each rank: what parameters cost (weights, gradients, optimizer states), and activations.
+"""Memory of each rank, of every kind: what parameters cost, activations, logits, buffers.
 
 What training does: weights in the precision of the run; gradients in fp32, or as the weights with
 `--no-accumulate-allreduce-grads-in-fp32`; AdamW's two moments in fp32, and with 16-bit weights their fp32 masters
-too, shared by the data-parallel ranks if the optimizer is the distributed one. Read next: `activation_memory.py`.
+too, shared by the data-parallel ranks if the optimizer is the distributed one. Activations and logits are those of
+the moment at which a rank holds most. Not counted, for no tensor holds it: CUDA's own memory, NCCL's, and what the
+allocator cannot use because it lies in pieces. Read next: `activation_memory.py`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from contextlm.analysis.activation_memory import Activations
 from contextlm.analysis.activation_peak import peak_activations
 from contextlm.analysis.parameters import context_head_parameters, layer_parameters, norm_parameters
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 
+# cuBLAS on Hopper takes 32 MiB of the allocator's memory for each thread that multiplies, the backward pass's too.
+LIBRARY_WORKSPACES = 2 * 32 * 2**20
+
 
 class RankMemory(NamedTuple):
-    """Bytes on one rank of a pipeline stage."""
+    """Bytes on one rank of a pipeline stage.
+
+    Attributes:
+        activations: at their peak, without logits.
+        logits: at that moment, with their softmax: 0 where another is worse.
+        buffers: of libraries, and that into which sequence parallelism gathers tokens.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    logits: int
+    buffers: int
 
     @property
     def total(self) -> int:
-        """Bytes of all four."""
+        """Bytes of all kinds."""
         return sum(self)
 
 
@@ -55,9 +69,14 @@ def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int) ->
     weight_bytes, state_bytes = (2, 12) if config.half_precision else (4, 8)
     gradient_bytes = 4 if parallel.accumulate_allreduce_grads_in_fp32 else weight_bytes
     shared_by = config.data_parallel_size(world_size) if parallel.use_distributed_optimizer else 1
+    peak = peak_activations(config, vocab_size, stage, config.num_microbatches(world_size))
+    activations = Activations(config, vocab_size)
+    gathered = activations.states * activations.element if parallel.splits_sequence else 0
     return RankMemory(
-        weight_bytes * count,
-        gradient_bytes * count,
-        state_bytes * count // shared_by,
-        peak_activations(config, vocab_size, stage, config.num_microbatches(world_size)),
+        weights=weight_bytes * count,
+        gradients=gradient_bytes * count,
+        optimizer=state_bytes * count // shared_by,
+        activations=peak.total - peak.logits,
+        logits=peak.logits,
+        buffers=LIBRARY_WORKSPACES + gathered,
     )

@@ -1,7 +1,8 @@
-"""What the ranks of a memory test do: count the tensors that autograd keeps; run by the pool."""
+"""What the ranks of a memory test do: count tensors, or what the allocator gives out; run by the pool."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -85,3 +86,51 @@ def schedule(backbone: str, values: dict[str, Any]) -> int:
             batches.close()
         assert saved.now == 0
         return saved.most
+
+
+def state_bytes(backbone: str, values: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the tensors that a rank holds between two steps, by kind; each storage counts once."""
+    from contextlm.training.step import train_step
+
+    with small_run(backbone, **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        train_step(run, batches)
+        weights = [parameter for part in run.model for parameter in part.parameters()]
+        buffers = [buffer for part in run.model for buffer in part.buffers + part.expert_parallel_buffers]
+        (optimizer,) = run.optimizer.chained_optimizers
+        masters = [weight for group in optimizer.param_groups for weight in group["params"]]
+        moments = [value for state in optimizer.optimizer.state.values() for value in state.values()]
+        held = {
+            "weights": _storages(weights),
+            "gradients": _storages(buffer.grad_data for buffer in buffers),
+            "optimizer": _storages(masters + moments, besides=weights),
+        }
+        if batches is not None:
+            batches.close()
+        return held
+
+
+def _storages(tensors: Iterable[Tensor], besides: Iterable[Tensor] = ()) -> int:
+    """Bytes of storages, without those of other tensors."""
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    for tensor in besides:
+        sizes.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(sizes.values())
+
+
+def allocated(backbone: str, values: dict[str, Any]) -> int:
+    """The most that the allocator of a CPU gave out during a training step, above what was there before."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from contextlm.training.step import train_step
+
+    with small_run(backbone, **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, 2 * run.num_microbatches)
+        train_step(run, batches)  # the optimizer makes its states
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            train_step(run, batches)
+        if batches is not None:
+            batches.close()
+    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in changes))

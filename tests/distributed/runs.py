@@ -44,9 +44,11 @@ class RandomSamples:
 class NoTokenizer:
     """What a run asks a tokenizer for."""
 
-    vocab_size = VOCAB_SIZE
     eod = EOD
     fingerprint = "none"
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
 
     def token_byte_lengths(self) -> None:
         """Not known."""
@@ -59,7 +61,8 @@ class NoTokenizer:
 def small_run(backbone: str, **values: Any) -> Iterator[Any]:
     """A run of `small_config`, in the process group that the environment describes.
 
-    Its samples are random tokens, or those of a dataset where `data_path` and `tokenizer_type` are given.
+    Its samples are random tokens below VOCAB_SIZE, whatever `vocab_size` there is in `values`, or those of a dataset
+    where `data_path` and `tokenizer_type` are given.
     """
     config = small_config(backbone, **values)
     tokenizer, data = _random_data(config) if not config.data.data_path else _real_data(config)
@@ -90,7 +93,9 @@ def _random_data(config: Config) -> tuple[Any, Any]:
     data = config.data
     with_ends = data.reset_position_ids or data.reset_attention_mask or data.eod_mask_loss
     samples = RandomSamples(config.model.seq_length, with_ends)
-    return NoTokenizer(), Datasets(samples, samples, None, notes=(), fingerprint="random")
+    return NoTokenizer(config.model.vocab_size or VOCAB_SIZE), Datasets(
+        samples, samples, None, notes=(), fingerprint="random"
+    )
 
 
 def _real_data(config: Config) -> tuple[Any, Any]:

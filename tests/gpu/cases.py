@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
@@ -51,6 +52,24 @@ def activation_bytes(backbone: str, values: dict[str, Any]) -> tuple[int, int]:
             del loss_BS
             peak = torch.cuda.max_memory_allocated() - began
         return kept, peak
+
+
+def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
+    """The most that the allocator held in a training step, model, optimizer and libraries included."""
+    from contextlm.training.step import train_step
+
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()  # those of an earlier case are not this one's
+    began = torch.cuda.memory_allocated()
+    with small_run(backbone, **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, 3 * run.num_microbatches)
+        for _ in range(3):  # in the first the optimizer makes its states, and there is no peak of a later one yet
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            train_step(run, batches)
+        torch.cuda.synchronize()
+        batches.close()
+        return torch.cuda.max_memory_allocated() - began
 
 
 def waits(values: dict[str, Any], planted: bool = False) -> list[str]:

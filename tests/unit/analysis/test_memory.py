@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextlm.analysis.memory import rank_memory, stage_parameters
+from contextlm.analysis.memory import LIBRARY_WORKSPACES, rank_memory, stage_parameters
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config import Config, parse
 
@@ -66,7 +66,7 @@ def test_bytes_by_precision_and_data_parallel_size():
     for precision in ("--bf16", "--fp16"):
         low = rank_memory(configuration(f"--model gpt2-tiny {precision}"), 512, 0, 1)
         assert low[:3] == (2 * count, 4 * count, 12 * count)
-        assert low.total == 18 * count + low.activations
+        assert low.total == 18 * count + low.activations + low.logits + LIBRARY_WORKSPACES
 
 
 def test_bytes_by_type_of_gradients_and_optimizer():

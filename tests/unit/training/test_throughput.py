@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from contextlm.analysis.device_peaks import PEAK_TFLOPS, peak_tflops
 from contextlm.analysis.flops import training_flops_per_token
-from contextlm.training.throughput import PEAK_TFLOPS, Throughput, peak_tflops
+from contextlm.training.throughput import Throughput
 from tests.small_configs import small_config
 
 
