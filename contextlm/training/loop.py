@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints import checkpoint_folder, save_lock
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
@@ -24,7 +24,8 @@ def pretrain(config: Config) -> int:
     """
     # What only evaluates leaves alone how the run ended that it evaluates.
     record_in = None if config.training.skip_train else config.output_dir
-    with faults.in_words(), exit_status.recorded(record_in):
+    saves_in = None if config.training.skip_train else config.checkpoint.save
+    with faults.in_words(), save_lock.held(saves_in), exit_status.recorded(record_in):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
         tokenizer = build_tokenizer(config.data, config.model.vocab_size)
         datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
