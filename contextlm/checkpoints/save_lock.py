@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contextlm import lock_files
-from contextlm.errors import UserError
 from contextlm.training.faults import Fault
 
 if TYPE_CHECKING:
@@ -31,26 +30,28 @@ class SaveLockLost(Fault):
 
 
 @contextlib.contextmanager
-def held(save: str | None) -> Iterator[None]:
+def held(save: str | None) -> Iterator[list[str]]:
     """Hold the lock of `--save` inside; on other ranks than the first, or without `--save`, nothing.
 
-    Raises:
-        UserError: another job saves there, or the lock cannot be made.
+    Yields:
+        why it is not held where it should be, a sentence; nothing may be written to the folder then. What else is
+        wrong with the run is still to be found.
     """
     if save is None or os.environ.get("RANK", "0") != "0":
-        yield
+        yield []
         return
     lock, text = Path(save) / LOCK_FILE, _this_job()
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, text)
+        refusal = _acquire(lock, text)
     except OSError as error:
-        raise UserError(
-            f"--save {save}: {lock.name} cannot be made there: {error.strerror}; give a folder that can be written to"
-        ) from None
+        refusal = f"--save {save}: {lock.name} cannot be made there: {error.strerror}; give a folder where it can"
+    if refusal is not None:
+        yield [refusal]
+        return
     try:
         with lock_files.Heartbeat(lambda: _beat(lock, text), name="save lock"):
-            yield
+            yield []
     finally:
         lock_files.remove(lock, text)
 
@@ -89,8 +90,8 @@ def is_of_another_job(folder: str) -> bool:
         return False
 
 
-def _acquire(lock: Path, text: str) -> None:
-    """Make the lock, or take it over; a live owner's is refused once that is certain."""
+def _acquire(lock: Path, text: str) -> str | None:
+    """Make the lock, or take it over; a live owner's is refused once that is certain, with a sentence."""
     waited = False
     began = time.monotonic()
     while not lock_files.create(lock, text):
@@ -99,14 +100,15 @@ def _acquire(lock: Path, text: str) -> None:
         why = _reason_to_take_over(lock, known)
         if why is not None and lock_files.replace(lock, known, text):
             print(f"--save {lock.parent}: taken over from {_words(lock_files.read_owner(known))}: {why}", flush=True)
-            return
+            return None
         if why is None and (_is_alive(known) or _is_touched(lock, known, began)):
-            raise UserError(_refusal(lock, lock_files.read_owner(known)))
+            return _refusal(lock, lock_files.read_owner(known))
         if why is None and not waited:
             waited = True
             owner = _words(lock_files.read_owner(known))
             print(f"--save {lock.parent}: waiting for a sign of life of {owner}", file=sys.stderr, flush=True)
         time.sleep(POLL_SECONDS)
+    return None
 
 
 def _reason_to_take_over(lock: Path, known: str) -> str | None:

@@ -84,7 +84,7 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
 
 def _remove_stale(output_dir: str | None) -> None:
     """Remove the record of an earlier job or attempt; never one that a rank of this attempt wrote."""
-    if output_dir is None:
+    if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     path = Path(output_dir) / "exit.json"
     with contextlib.suppress(OSError):
