@@ -27,7 +27,7 @@ what becomes of it: ignored with a warning where it asks for what is always so, 
 _CHANGES = """\
 ## Options that change when a run is continued
 
-A run that continues a checkpoint shows which of its options are not the checkpoint's, by class, before it reads a tensor.
+A run that continues a checkpoint shows which of its options are not the checkpoint's, before it reads a tensor.
 """
 
 
