@@ -62,6 +62,7 @@ def _sum(name: str, group: ProcessGroup, process: Runtime) -> list[str]:
     values = torch.arange(1, _NUM_VALUES + 1, dtype=torch.float32, device=process.device)
     given = values * (process.rank + 1)
     options = torch.distributed.AllreduceOptions()
+    options.asyncOp = True
     options.timeout = datetime.timedelta(seconds=PATIENCE_SECONDS)  # gloo keeps it; NCCL has us watch the clock
     began = time.monotonic()
     try:
