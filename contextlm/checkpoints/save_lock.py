@@ -69,9 +69,9 @@ def require(save: str | None, rank: int, hosts: Agreement) -> None:
     if is_lost:
         by = "another job" if other is None else _words(other)
         raise SaveLockLost(
-            f"--save {save}: {by} has taken over this folder, because nothing was heard of this job for "
-            f"{lock_files.SILENT_SECONDS:.0f} s; nothing more was written",
-            "let that job go on; this one stood still (a frozen host or file system?)",
+            f"--save {save}: {by} has taken over this folder: nothing was heard of this job for "
+            f"{lock_files.SILENT_SECONDS:.0f} s, or its lock was removed; nothing more was written",
+            "let that job go on, and look for what made this one stand still (a frozen host or file system?)",
         )
 
 
@@ -125,9 +125,9 @@ def _reason_to_take_over(lock: Path, known: str) -> str | None:
 
 def _is_earlier_attempt(owner: Mapping[str, Any]) -> bool:
     """Whether Slurm or torchrun started the owner before they started this process. Only Slurm's numbers are unique."""
-    ours = _attempt()
-    job, known = ours["slurm_job"], owner.get("attempt", ours["attempt"])
-    return job is not None and owner.get("slurm_job") == job and known < ours["attempt"]
+    ours, known = _attempt(), owner.get("attempt")
+    is_this_job = ours["slurm_job"] is not None and owner.get("slurm_job") == ours["slurm_job"]
+    return is_this_job and isinstance(known, list) and known < ours["attempt"]
 
 
 def _is_alive(known: str) -> bool:
@@ -164,6 +164,7 @@ def _other_owner(lock: Path) -> Mapping[str, Any] | None:
 def _this_job() -> str:
     return lock_files.this_process(
         **_attempt(),
+        torchrun=os.environ.get("TORCHELASTIC_RUN_ID"),
         meeting=_meeting_point(),
         since=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

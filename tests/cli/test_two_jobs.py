@@ -35,7 +35,7 @@ def test_the_second_job_is_refused_and_the_first_goes_on(data: Path, tmp_path: P
     mistaken = run(*words(data, folder, "--train-itres", "3"))  # it writes no exit.json over that of the first
     assert mistaken.returncode == 1 and not (folder / "exit.json").exists()
     first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=60) == 75, log.read_text()
+    assert first.wait(timeout=120) == 75, log.read_text()
     assert json.loads((folder / "exit.json").read_text())["status"] == 75
     count = len(losses(folder))  # one line for each iteration
     assert (folder / "latest_checkpointed_iteration.txt").read_text().strip() == str(count)

@@ -44,3 +44,10 @@ def hear(what: str) -> dict[str, Any]:
             found["fault"] = (fault.what, fault.remedy)
             raise _Over from fault
     return found
+
+
+def meet() -> list[tuple[str, str]]:
+    """What the doctor says of the ranks: name and state."""
+    from contextlm.doctor.ranks import ranks
+
+    return [(finding.name, finding.state) for finding in ranks()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.distributed.pool import Pool
-from tests.distributed.preflight_cases import hear
+from tests.distributed.preflight_cases import hear, meet
 
 
 def test_the_sums_of_all_groups_are_right(pool: Pool) -> None:
@@ -24,3 +24,8 @@ def test_a_wrong_sum_is_told_on_every_rank_with_its_group(pool: Pool) -> None:
 def test_a_silent_rank_is_not_waited_for_as_long_as_in_training(pool: Pool) -> None:
     first, silent = pool.run(hear, 2, what="silent")
     assert first["fault"][0].startswith("rank 0: no sum over all ranks 0, 1 after ") and silent["fault"] is None
+
+
+def test_the_doctor_has_the_ranks_meet_and_compares_their_clocks(pool: Pool) -> None:
+    assert pool.run(meet, 2) == [[("meeting", "ok"), ("clocks", "ok")]] * 2
+    assert pool.run(meet, 1) == [[]]
