@@ -15,6 +15,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from contextlm.analysis.fitting import usable
 from contextlm.analysis.memory import rank_memory
 from contextlm.config.schema import Config
 from contextlm.parallel.layout import Layout
@@ -34,7 +35,7 @@ class Share(NamedTuple):
     Attributes:
         place: the memory; ranks of a host without GPUs share one.
         certain: weights, gradients and optimizer states.
-        peak: with activations.
+        peak: with all that comes and goes.
         there: in all.
     """
 
@@ -48,7 +49,8 @@ def shares(config: Config, vocab_size: int, process: Runtime, layout: Layout) ->
     """Of every memory that the run takes from; collective."""
     memory = rank_memory(config, vocab_size, layout.pipeline_rank, process.world_size)
     place, there = _memory_of(process.device)
-    found = [Share(place, memory.total - memory.activations, memory.total, there)] * process.world_size
+    certain = memory.weights + memory.gradients + memory.optimizer
+    found = [Share(place, certain, memory.total, there)] * process.world_size
     torch.distributed.all_gather_object(found, found[0])
     return together(found)
 
@@ -80,9 +82,10 @@ def problems(found: Sequence[Share]) -> list[str]:
 def warnings(found: Sequence[Share]) -> list[str]:
     """What will hardly fit."""
     return [
-        f"{share.place}: about {size(share.peak)} are needed with activations, there are {size(share.there)}; {_REMEDY}"
+        f"{share.place}: about {size(share.peak)} are needed with activations, {size(usable(share.there))} of "
+        f"{size(share.there)} are usable; {_REMEDY}"
         for share in found
-        if share.certain <= share.there < share.peak
+        if share.certain <= share.there and share.peak > usable(share.there)
     ]
 
 

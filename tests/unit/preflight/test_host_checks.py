@@ -177,7 +177,7 @@ def test_a_checkpoint_that_is_damaged_is_left_to_who_loads_it(data: Path, tmp_pa
 
 
 def test_memory() -> None:
-    gpus = [memory.Share("GPU 0", 60, 90, 80), memory.Share("GPU 1", 90, 99, 80), memory.Share("GPU 2", 10, 20, 80)]
+    gpus = [memory.Share(f"GPU {place}", *needs, 80) for place, needs in enumerate([(60, 73), (90, 99), (10, 71)])]
     assert [text.split(":")[0] for text in memory.problems(gpus)] == ["GPU 1"]
     assert [text.split(":")[0] for text in memory.warnings(gpus)] == ["GPU 0"]
     assert "--micro-batch-size" in memory.warnings(gpus)[0]
