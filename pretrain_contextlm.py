@@ -40,7 +40,7 @@ def main() -> None:
         from contextlm.training.loop import pretrain
 
         try:
-            status = record(pretrain)(invocation.config)
+            status = record(pretrain)(invocation.config, invocation.preflight_only)
         except faults.Fault as fault:
             faults.tell(fault)
             raise SystemExit(1) from None

@@ -82,9 +82,8 @@ def load_to_evaluate(run: Run, say: Say) -> None:
 
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
-    compatibility.check(folder, run.config, run.tokenizer, with_optimizer=True)
+    continuation.check(folder, run.config, run.runtime.world_size, run.tokenizer, run.datasets, say)
     saved = checkpoint_folder.read_run(folder)
-    continuation.check_batch_size(run.config, run.runtime.world_size, saved)
     state = weights_state(run.language_model, run.layout)
     optimizer = OptimizerState(run.optimizer, dict(state), metadata(run.layout), is_loading=True)
     state["optimizer"] = optimizer.to_disk()
@@ -103,10 +102,6 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
         seed_dropout(run.config.training.seed + run.progress.iteration, run.layout)
     if run.datasets.evaluation_fingerprint != saved.get("evaluation_fingerprint"):
         say("note: validation or test data are not the checkpoint's: their losses cannot be compared with earlier ones")
-    if run.datasets.train is not None and saved["data_fingerprint"] != run.datasets.fingerprint:
-        say("warning: data, blend, --split, --seq-length or --seed are not the checkpoint's: the sample order changes")
-    for name, (before, after) in continuation.changed_options(folder, run.resolved_config).items():
-        say(f"note: --{name.replace('_', '-')} {before} -> {after}")
     note = "" if same_layout else f" (saved under {saved['layout']}, continued under {run.layout_words})"
     say(f"resumed from {folder}, iteration {run.progress.iteration}{note}")
 

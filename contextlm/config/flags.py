@@ -27,6 +27,7 @@ PROGRAM_FLAGS: Mapping[str, str | None] = {
     "data-args-path": "blend.txt",
     "data-config": "blend.yaml",
     "dry-run": None,
+    "preflight-only": None,
     "print-config": None,
     "world-size": "8",
     "help": None,

@@ -36,6 +36,7 @@ _PROGRAM = {
     "data-args-path": "Read the words of --data-path from a file, where there are too many for a command line.",
     "data-config": "Read datasets and weights, of all splits or of each, from a YAML file; paths are relative to it.",
     "dry-run": "Describe the run (parameters, FLOPs, memory, layout) and start nothing; needs no data.",
+    "preflight-only": "Look whether the run could begin: data, folders, disk, and under torchrun memory and network.",
     "print-config": "Print the resolved configuration as YAML for --config, and start nothing; needs no data.",
     "world-size": "Number of processes that a dry run is for; the smallest that fits if not given.",
     "help": "This text.",

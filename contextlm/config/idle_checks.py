@@ -14,6 +14,7 @@ from contextlm.config.schema import Config
 
 # Option -> the option without which it does nothing.
 _BELONGS_TO = {
+    "allow_changed_options": "load",
     "wandb_exp_name": "wandb_project",
     "wandb_save_dir": "wandb_project",
     "mlflow_tracking_uri": "mlflow_experiment",

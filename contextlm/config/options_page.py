@@ -9,6 +9,7 @@ import textwrap
 
 from contextlm.config.fields import all_fields
 from contextlm.config.help import Entry, Section, help_sections
+from contextlm.config.option_changes import CLASSES
 
 _WIDTH = 120
 _HEAD = """\
@@ -23,9 +24,27 @@ what becomes of it: ignored with a warning where it asks for what is always so, 
 """
 
 
+_CHANGES = """\
+## Options that change when a run is continued
+
+A run that continues a checkpoint shows which of its options are not the checkpoint's, before it reads a tensor.
+"""
+
+
 def options_page() -> str:
     """The page."""
-    return "\n".join([_HEAD, *(_section(section) for section in help_sections(all_fields()))])
+    return "\n".join([_HEAD, *(_section(section) for section in help_sections(all_fields())), _changes()])
+
+
+def _changes() -> str:
+    """What a changed option means for a run that is continued; those of the last class are all the others."""
+    *classes, (rest, meaning, _) = CLASSES
+    items = [f"- {kind} ({what}): " + " ".join(f"`{_flag(name)}`" for name in names) for kind, what, names in classes]
+    return "\n".join([_CHANGES, *map(_filled, items), f"- {rest} ({meaning}): every other option"]) + "\n"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _section(section: Section) -> str:
@@ -34,8 +53,12 @@ def _section(section: Section) -> str:
 
 
 def _item(entry: Entry) -> str:
+    return _filled(f"- `{entry.head}`: {entry.text}")
+
+
+def _filled(text: str) -> str:
     return textwrap.fill(
-        f"- `{entry.head}`: {entry.text}",
+        text,
         _WIDTH,
         subsequent_indent="  ",
         break_on_hyphens=False,

@@ -61,6 +61,7 @@ class Invocation(NamedTuple):
         print_config: print the configuration and start nothing.
         world_size: number of processes; None only where nothing is started and none is named.
         warnings: what was given and is ignored, one sentence each.
+        preflight_only: look whether the run could begin, and leave it at that.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class Invocation(NamedTuple):
     print_config: bool
     world_size: int | None
     warnings: tuple[str, ...]
+    preflight_only: bool = False
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invocation:
@@ -88,6 +90,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
     problems, warnings = list(flags.problems), list(flags.warnings.values())
     if dry_run and print_config:
         problems.append("--dry-run and --print-config: a dry run prints the configuration too; keep one of the two")
+    if "preflight-only" in flags.program and not starts:
+        other = "--dry-run" if dry_run else "--print-config"
+        problems.append(f"--preflight-only and {other}: the one opens data and folders, the other nothing; keep one")
     world_size = _world_size(flags, os.environ if environ is None else environ, starts, problems)
     config, bad = _resolve(fields, flags, problems, warnings)
     if world_size is None and "world-size" in flags.program:
@@ -95,7 +100,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Invo
     problems += _not_about(bad, validate(config, world_size, dry_run=not starts))
     if problems:
         raise ConfigurationError(config.output_dir if starts else None, *problems)
-    return Invocation(config, dry_run, print_config, world_size, tuple(warnings))
+    preflight_only = "preflight-only" in flags.program
+    return Invocation(config, dry_run, print_config, world_size, tuple(warnings), preflight_only)
 
 
 def _resolve(

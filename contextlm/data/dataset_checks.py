@@ -36,7 +36,7 @@ def check_dataset(dataset: IndexedDataset, tokenizer: Tokenizer) -> None:
 
 
 def _check_sidecar(dataset: IndexedDataset, tokenizer: Tokenizer, sidecar: Sidecar) -> None:
-    if sidecar.bin_bytes != dataset.bin_bytes or sidecar.idx_sha256 != dataset.index_sha256:
+    if not sidecar.describes(dataset):
         raise UserError(
             f"{dataset.prefix}.json describes other .bin/.idx files than those beside it; restore the files "
             "that belong together, or make the dataset again"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from contextlm.data.indexed import IndexedDataset, file_sha256
-from contextlm.data.sidecar import Sidecar, read_sidecar
+from contextlm.data.sidecar import Sidecar, read_sidecar, sampled_sha256
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 
@@ -75,6 +75,8 @@ def _sidecar_problems(
     problems = []
     if Path(f"{prefix}.idx").is_file() and file_sha256(f"{prefix}.idx") != sidecar.idx_sha256:
         problems.append(f"{prefix}.idx is not the one that {prefix}.json describes: its hash is another")
+    if dataset is not None and sidecar.bin_sampled_sha256 not in (None, sampled_sha256(f"{prefix}.bin")):
+        problems.append(f"{prefix}.bin is not the one that {prefix}.json describes: the hash of its pieces is another")
     if dataset is not None:
         facts = {
             "tokens": (sidecar.tokens, dataset.num_tokens),

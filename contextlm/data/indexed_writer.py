@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from contextlm.data import indexed_format as layout
-from contextlm.data.sidecar import Origin, Sidecar
+from contextlm.data.sidecar import Origin, Sidecar, sampled_sha256
 from contextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class IndexedWriter:
             max_token_id=self.max_token_id,
             bin_bytes=self.num_tokens * self.dtype.itemsize,
             idx_sha256=idx_sha256,
+            bin_sampled_sha256=sampled_sha256(f"{self.prefix}.bin.part"),
         )
 
     def _rename(self) -> None:

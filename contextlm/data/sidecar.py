@@ -7,6 +7,7 @@ Megatron's format says neither, so a wrong tokenizer would train silently. A dat
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from contextlm.errors import UserError
 
 if TYPE_CHECKING:
     from contextlm.data.indexed import IndexedDataset
+
+
+_PIECES, _PIECE_BYTES = 64, 1 << 16
 
 
 class Source(NamedTuple):
@@ -79,6 +83,7 @@ class Sidecar(Origin):
         tokens: token ids in the `.bin` file.
         max_token_id: largest id, -1 if there is none.
         bin_bytes, idx_sha256: of the two files this one describes.
+        bin_sampled_sha256: see `sampled_sha256`; None where that was not written down.
     """
 
     documents: int
@@ -86,10 +91,15 @@ class Sidecar(Origin):
     max_token_id: int
     bin_bytes: int
     idx_sha256: str
+    bin_sampled_sha256: str | None = None
 
     def describes(self, dataset: IndexedDataset) -> bool:
         """Whether these are the facts about the files that were opened."""
-        return self.bin_bytes == dataset.bin_bytes and self.idx_sha256 == dataset.index_sha256
+        return (
+            self.bin_bytes == dataset.bin_bytes
+            and self.idx_sha256 == dataset.index_sha256
+            and self.bin_sampled_sha256 in (None, sampled_sha256(f"{dataset.prefix}.bin"))
+        )
 
     def write(self, prefix: str) -> None:
         """Write `PREFIX.json` atomically."""
@@ -102,6 +112,27 @@ class Sidecar(Origin):
         content["part"] = self.part and self.part._asdict()
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         return text.encode(errors="backslashreplace")  # a file name need not be UTF-8, and this is how JSON writes it
+
+
+def sampled_sha256(path: str | Path) -> str:
+    """sha256 (hex) of 64 pieces of a file of 64 KiB each, both ends among them; of a smaller file, of all of it.
+
+    It tells a corpus from another of the same size in a moment, however large they are. A byte that flipped between
+    the pieces is not seen in it.
+    """
+    digest, size = hashlib.sha256(), Path(path).stat().st_size
+    is_small = size <= _PIECES * _PIECE_BYTES
+    begins = range(0, size, _PIECE_BYTES) if is_small else _spread(size - _PIECE_BYTES)
+    with open(path, "rb") as stream:
+        for begin in begins:
+            stream.seek(begin)
+            digest.update(stream.read(_PIECE_BYTES))
+    return digest.hexdigest()
+
+
+def _spread(last: int) -> list[int]:
+    """Where the pieces begin, evenly from 0 to `last`."""
+    return [place * last // (_PIECES - 1) for place in range(_PIECES)]
 
 
 def read_sidecar(prefix: str) -> Sidecar | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from contextlm.checkpoints import save_lock
 from contextlm.training.faults import explain
 
 PREEMPTED = 75
@@ -65,8 +66,8 @@ def write_failure(output_dir: str | None, error: BaseException) -> None:
 
 
 def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
-    """Write the record unless another rank of this attempt was first."""
-    if output_dir is None:
+    """Write the record unless another rank of this attempt was first, or the folder is another job's."""
+    if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     path = Path(output_dir) / "exit.json"
     try:
@@ -83,7 +84,7 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
 
 def _remove_stale(output_dir: str | None) -> None:
     """Remove the record of an earlier job or attempt; never one that a rank of this attempt wrote."""
-    if output_dir is None:
+    if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     path = Path(output_dir) / "exit.json"
     with contextlib.suppress(OSError):

@@ -5,54 +5,49 @@
 
 from __future__ import annotations
 
-import os
-
-from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints import save_lock
 from contextlm.config.schema import Config
-from contextlm.data.datasets import build_datasets
-from contextlm.data.tokenizers import build_tokenizer
-from contextlm.errors import UserError
 from contextlm.parallel import runtime
+from contextlm.preflight import host_checks
 from contextlm.training import exit_status, faults
 
 
-def pretrain(config: Config) -> int:
+def pretrain(config: Config, preflight_only: bool = False) -> int:
     """Train as configured, or continue from a checkpoint; the job's exit status is written beside the metrics.
+
+    Args:
+        preflight_only: look whether the run could begin, and leave it at that.
 
     Returns:
         the exit status: 0, or 75 after a signal and a save.
     """
-    # What only evaluates leaves alone how the run ended that it evaluates.
-    record_in = None if config.training.skip_train else config.output_dir
-    with faults.in_words(), exit_status.recorded(record_in):
-        # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
-        tokenizer = build_tokenizer(config.data, config.model.vocab_size)
-        datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
-        if datasets.train is None and not config.training.skip_train:
-            raise UserError(
-                f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
-            )
-        datasets.prepare(_first_samples(config))
+    # What only evaluates, or looks, leaves alone how the run ended that it is about.
+    record_in = None if config.training.skip_train or preflight_only else config.output_dir
+    saves_in = None if config.training.skip_train else config.checkpoint.save
+    with faults.in_words(), save_lock.held(saves_in) as refusals, exit_status.recorded(record_in):
+        # Before any process group exists: every mistake is every rank's own, and found in a second.
+        passed = host_checks.check(config, refusals)
+        if not preflight_only:
+            passed.datasets.prepare(_first_samples(config, passed.first_sample))
         with runtime.start(config.parallel) as process, exit_status.failures_noted(record_in):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
 
             with model_parallel(config.parallel) as layout:
+                from contextlm.preflight import rank_checks
+
+                rank_checks.check(config, passed, process, layout)
+                if preflight_only:
+                    return 0
                 from contextlm.training.evaluation_sets import evaluate_only
                 from contextlm.training.setup import setup
                 from contextlm.training.train import train
 
-                run = setup(config, process, layout, tokenizer, datasets)
+                run = setup(config, process, layout, passed.tokenizer, passed.datasets)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
                 return 0 if signal_name is None else exit_status.PREEMPTED
 
 
-def _first_samples(config: Config) -> range:
-    """The training sample with which a run begins, after those that its checkpoint consumed; none without training."""
-    given = config.checkpoint
-    if config.training.skip_train:
-        return range(0)
-    resumes = given.load is not None and not given.finetune
-    folder = checkpoint_folder.find(given.load) if resumes else None
-    first = 0 if folder is None else checkpoint_folder.read_run(folder)["consumed_samples"]
-    return range(first, first + 1)
+def _first_samples(config: Config, first: int) -> range:
+    """The training sample with which a run begins; none without training."""
+    return range(0) if config.training.skip_train else range(first, first + 1)

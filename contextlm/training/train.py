@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from contextlm.checkpoints import loading, saving
+from contextlm.checkpoints import loading, save_lock, saving
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import replicas
 from contextlm.training.announcement import announcement
@@ -54,6 +54,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             called_off = stopping.wanted()
             saves = ends or called_off or _due(progress.iteration, run.config.checkpoint.save_interval)
             if saves or _due(progress.iteration, run.config.logging.log_interval):
+                save_lock.require(run.config.checkpoint.save, run.runtime.rank, hosts)
                 metrics.log()
                 nan_check.look(before_save=saves)
                 collect_garbage()

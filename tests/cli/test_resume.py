@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from contextlm.analysis.checkpoint_size import FILES_BYTES, checkpoint_bytes
 from contextlm.config import load, parse
 from tests.cli.programs import SMALL, losses, metrics, run, train
 
@@ -69,3 +70,11 @@ def test_exit_status_and_resolved_configuration_are_kept(data: Path, twenty_step
         assert load(saved) == meant and parse(["--config", str(saved)], {}).config == meant
     facts = json.loads((twenty_steps / "iter_0000020" / "run.json").read_text())
     assert facts["iteration"] == 20 and facts["consumed_samples"] == 80 and facts["layout"] == "TP 1 x PP 1 x DP 1"
+
+
+def test_the_size_of_a_checkpoint_is_known_before(twenty_steps: Path) -> None:
+    folder = twenty_steps / "iter_0000020"
+    tensors = sum(path.stat().st_size for path in folder.glob("*.distcp"))
+    others = sum(path.stat().st_size for path in folder.iterdir()) - tensors
+    formula = checkpoint_bytes(load(folder / "config.yaml"), 257) - FILES_BYTES
+    assert formula < tensors < 1.15 * formula and others < FILES_BYTES  # 60 kB are the tensors' headers

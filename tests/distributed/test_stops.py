@@ -112,3 +112,14 @@ def test_a_rank_that_is_gone_has_words(pool: Pool) -> None:
     left, gone = pool.run(stop_cases.leave_alone, 2)
     assert gone is None and left[0].startswith("rank 0 lost contact with another rank: ")
     assert "last checkpoint" in left[1]
+
+
+def test_what_another_job_has_taken_over_is_not_written_to(train, tmp_path: Path) -> None:
+    """Rank 0 alone reads the lock; both stop, before the log line and the save."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").write_text('{"host": "elsewhere", "pid": 7, "since": "today"}\n')
+    first, second = train("run", train_iters=2)
+    assert "process 7 on elsewhere, started today has taken over this folder" in first["fault"][0]
+    assert "another job has taken over this folder" in second["fault"][0]
+    assert sorted(path.name for path in (tmp_path / "run").glob("iter_*")) == []
+    assert stop_cases.told(tmp_path / "run") == []

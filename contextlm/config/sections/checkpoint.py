@@ -27,6 +27,12 @@ class CheckpointConfig:
         "host memory for each parameter of its stage, not all.",
     )
     finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
+    allow_changed_options: tuple[str, ...] = option(
+        (),
+        "Options that may differ from the checkpoint's though that makes another run of it; docs/options.md says which "
+        "need this leave.",
+        example=("adam-beta2", "hidden-dropout"),
+    )
     init_backbone_from: str | None = option(
         None, "A plain checkpoint whose weights become the backbone under a new context head.", example="runs/gpt2"
     )

@@ -17,7 +17,7 @@ from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.datasets import Datasets, build_datasets, split_documents
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.indexed_writer import IndexedWriter
-from contextlm.data.sidecar import Sidecar, read_sidecar
+from contextlm.data.sidecar import Sidecar, read_sidecar, sampled_sha256
 from contextlm.errors import UserError
 
 
@@ -118,6 +118,19 @@ def test_ids_outside_the_vocabulary_are_found_without_a_sidecar(tmp_path: Path, 
     monkeypatch.setattr(dataset_checks, "SCAN_LIMIT_BYTES", 1 << 20)
     with pytest.raises(UserError, match="token id 600"):
         build(str(tmp_path / "a"), split="1,0,0")
+
+
+def test_another_corpus_of_the_same_size_is_noticed(write) -> None:
+    prefix = write("a")
+    sidecar = dataclasses.replace(sidecar_of(prefix), bin_sampled_sha256=sampled_sha256(f"{prefix}.bin"))
+    sidecar.write(prefix)
+    assert build(prefix).train is not None
+    content = Path(f"{prefix}.bin").read_bytes()
+    Path(f"{prefix}.bin").write_bytes(content[:1] + content[:-1])
+    with pytest.raises(UserError, match="describes other .bin/.idx files"):
+        build(prefix)
+    dataclasses.replace(sidecar, bin_sampled_sha256=None).write(prefix)  # one that was written before there was a hash
+    assert build(prefix).train is not None
 
 
 def test_sidecar_is_compared_with_the_run_and_the_files(write) -> None:

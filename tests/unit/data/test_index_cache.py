@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contextlm import lock_files
 from contextlm.data import build_lock, index_cache
 from contextlm.data.index_cache import Array, IndexCache
 from contextlm.data.samples import EpochSamples
@@ -154,7 +155,7 @@ def test_what_cannot_be_kept_stays_in_memory(tiny, tmp_path: Path, monkeypatch: 
 
 def test_a_complete_cache_needs_no_right_to_write(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Numbers(tmp_path).get()
-    monkeypatch.setattr(build_lock.os, "open", lambda *_: pytest.fail("a lock was made"))
+    monkeypatch.setattr(lock_files, "create", lambda *_: pytest.fail("a lock was made"))
     Numbers(tmp_path).get()
 
 
@@ -250,14 +251,14 @@ def test_an_owner_out_of_sight_is_waited_for_as_long_as_it_beats(tmp_path: Path,
     clock = Clock(beat)
     monkeypatch.setattr(build_lock, "time", clock)
     build_lock.wait(lock)
-    assert 199 < clock.now - build_lock.SILENT_SECONDS < 201 and not lock.exists()
+    assert 199 < clock.now - lock_files.SILENT_SECONDS < 201 and not lock.exists()
     lock.write_text("elsewhere pid:[1] 8\n")
     clock = Clock(lambda now: lock.unlink() if now > 3 else None)
     monkeypatch.setattr(build_lock, "time", clock)
     build_lock.wait(lock)
     assert clock.now < 4
     lock.write_text("elsewhere pid:[1] 9\n")
-    build_lock._remove(lock, "elsewhere pid:[1] 8\n")
+    lock_files.remove(lock, "elsewhere pid:[1] 8\n")
     assert lock.exists()  # another's by now
 
 
@@ -266,6 +267,6 @@ def test_only_one_claims_and_the_lock_goes_with_its_owner(tmp_path: Path) -> Non
     with pytest.raises(KeyError), build_lock.claimed(lock) as mine:
         with build_lock.claimed(lock) as also_mine:
             assert mine and not also_mine
-        assert not build_lock._is_dead(lock.read_text())
+        assert not lock_files.is_dead(lock.read_text())
         raise KeyError
     assert not lock.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contextlm.data.fingerprints import END_BYTES, source_of
-from contextlm.data.sidecar import Part, Sidecar, Source, read_sidecar
+from contextlm.data.sidecar import Part, Sidecar, Source, read_sidecar, sampled_sha256
 from contextlm.errors import UserError
 
 OLD = {
@@ -68,3 +68,20 @@ def test_of_a_larger_one_both_ends_and_the_size_count(tmp_path: Path) -> None:
     assert list(changed.values()) == [True, False, True]  # the middle is not read
     path.write_bytes(content + b"\0")
     assert source_of(str(path)) != before
+
+
+@pytest.mark.parametrize("size", [0, 5, 1 << 22, (1 << 22) + 1, 10_000_000])
+def test_the_sampled_hash_sees_both_ends_and_the_size(tmp_path: Path, size: int) -> None:
+    content = bytearray(size)
+    (tmp_path / "a").write_bytes(content)
+    found = {sampled_sha256(tmp_path / "a")}
+    places = {0, size // 2, size - 1} if 0 < size <= 1 << 22 else {0, size - 1} if size else set()
+    for place in places:
+        content[place] = 1
+        (tmp_path / "a").write_bytes(content)
+        found.add(sampled_sha256(tmp_path / "a"))
+        content[place] = 0
+    assert len(found) == 1 + len(places)
+    content[size // 126 : size // 126 + 1] = b"x" * min(1, size)  # between two pieces of a large file
+    (tmp_path / "a").write_bytes(content)
+    assert (sampled_sha256(tmp_path / "a") in found) == (size in (0, 10_000_000))
