@@ -9,11 +9,15 @@ import os
 
 from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import Config
-from contextlm.data.datasets import build_datasets
+from contextlm.data.datasets import Datasets, build_datasets
+from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
 from contextlm.parallel import runtime
-from contextlm.training import exit_status, faults
+from contextlm.parallel.companions import companions
+from contextlm.training import exit_status, faults, out_of_memory, whereabouts
+from contextlm.training.watchdog import Watchdog
+from contextlm.training.whereabouts import Whereabouts
 
 
 def pretrain(config: Config) -> int:
@@ -24,27 +28,44 @@ def pretrain(config: Config) -> int:
     """
     # What only evaluates leaves alone how the run ended that it evaluates.
     record_in = None if config.training.skip_train else config.output_dir
+    where = Whereabouts()
     with faults.in_words(), exit_status.recorded(record_in):
         # Before any process group exists: every mistake in the data is every rank's own, and found in a second.
-        tokenizer = build_tokenizer(config.data, config.model.vocab_size)
-        datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
-        if datasets.train is None and not config.training.skip_train:
-            raise UserError(
-                f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
-            )
-        datasets.prepare(_first_samples(config))
-        with runtime.start(config.parallel) as process, exit_status.failures_noted(record_in):
+        with out_of_memory.in_words(config, where):
+            where.at(whereabouts.OPENING_TOKENIZER)
+            tokenizer = build_tokenizer(config.data, config.model.vocab_size)
+            where.at(whereabouts.OPENING_DATA)
+            datasets = _open_data(config, tokenizer)
+        with (
+            runtime.start(config.parallel) as process,
+            exit_status.failures_noted(record_in),
+            Watchdog(config, companions(process.rank, process.world_size, process.attempt), where, record_in),
+        ):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
 
-            with model_parallel(config.parallel) as layout:
+            with (
+                model_parallel(config.parallel) as layout,
+                out_of_memory.in_words(config, where, tokenizer.vocab_size, layout.pipeline_rank),
+            ):
                 from contextlm.training.evaluation_sets import evaluate_only
                 from contextlm.training.setup import setup
                 from contextlm.training.train import train
 
-                run = setup(config, process, layout, tokenizer, datasets)
+                run = setup(config, process, layout, tokenizer, datasets, where)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
                 return 0 if signal_name is None else exit_status.PREEMPTED
+
+
+def _open_data(config: Config, tokenizer: Tokenizer) -> Datasets:
+    """The data of all splits, its first samples ready to be read."""
+    datasets = build_datasets(config, tokenizer, int(os.environ.get("WORLD_SIZE", "1")))
+    if datasets.train is None and not config.training.skip_train:
+        raise UserError(
+            f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
+        )
+    datasets.prepare(_first_samples(config))
+    return datasets
 
 
 def _first_samples(config: Config) -> range:
