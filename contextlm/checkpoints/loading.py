@@ -35,6 +35,7 @@ def load(run: Run, say: Say) -> int:
     Raises:
         UserError: nothing is there, it is of another model, or another run's checkpoints would be overwritten.
     """
+    run.where.at("loading")
     given = run.config.checkpoint
     begins_elsewhere = given.finetune or given.init_backbone_from is not None
     saved_before = None if given.save is None else checkpoint_folder.find(given.save)

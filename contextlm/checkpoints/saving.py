@@ -22,6 +22,7 @@ from contextlm.config.yaml_file import write as write_config
 from contextlm.errors import UserError
 from contextlm.training.provenance import made_by
 from contextlm.training.setup import Run, gathered_weights
+from contextlm.training.whereabouts import SAVING
 
 # Whether data-parallel rank 0 alone gathers the optimizer's state when saving.
 _SPARING = "distrib_optim_fully_reshardable_mem_efficient"
@@ -37,6 +38,7 @@ def save(run: Run, say: Callable[[str], None]) -> None:
     if root is None:
         return
     iteration, is_first = run.progress.iteration, run.runtime.rank == 0
+    run.where.at(SAVING, iteration)
     temporary = checkpoint_folder.temporary_folder(root, iteration)
     if is_first:
         checkpoint_folder.begin(temporary)

@@ -30,7 +30,7 @@ _BELONGS_TO = {
 # What a loss scale that adapts itself is told, and a constant one, --loss-scale, is not.
 _OF_ADAPTING = ("initial_loss_scale", "min_loss_scale", "loss_scale_window", "hysteresis")
 # What training does, and `--skip-train` does not.
-_OF_TRAINING = ("profile", "exit_interval", "exit_duration_in_mins")
+_OF_TRAINING = ("profile", "exit_interval", "exit_duration_in_mins", "signal_save_timeout_seconds")
 
 
 def idle_problems(config: Config) -> list[str]:
@@ -44,6 +44,9 @@ def idle_problems(config: Config) -> list[str]:
     ]
     if config.optimizer.lr_decay_style != "WSD" and "lr_wsd_decay_style" in given:
         problems.append(f"{_typed(fields, given, 'lr_wsd_decay_style')}: of --lr-decay-style WSD; add it, or drop this")
+    if not config.training.exit_signal_handler and "signal_save_timeout_seconds" in given:
+        words = _typed(fields, given, "signal_save_timeout_seconds")
+        problems.append(f"{words}: --no-exit-signal-handler saves at no signal; drop one of the two")
     if config.training.fp16 and "loss_scale" in given:
         problems += [
             f"{_typed(fields, given, name)}: --loss-scale {config.optimizer.loss_scale:g} does not adapt; drop one of "

@@ -8,7 +8,13 @@ from contextlm.config.suggestions import divisors, nearest_multiples, nearest_nu
 
 def parallel_problems(config: Config, world_size: int) -> list[str]:
     """What is wrong with the layout, apart from the pipeline's stages (`pipeline_checks.py`)."""
-    return [*_tensor(config), *_sequence(config), *_processes(config.parallel, world_size), *_optimizer(config)]
+    return [
+        *_tensor(config),
+        *_sequence(config),
+        *_processes(config.parallel, world_size),
+        *_optimizer(config),
+        *_hang_timeout(config.parallel),
+    ]
 
 
 def _tensor(config: Config) -> list[str]:
@@ -43,6 +49,16 @@ def _processes(parallel: ParallelConfig, world_size: int) -> list[str]:
         f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size} x --pipeline-model-parallel-size "
         f"{parallel.pipeline_model_parallel_size}: {world_size} process{'es are' if world_size > 1 else ' is'} no "
         f"multiple of {size}; start {nearest_multiples(world_size, size)} (torchrun --nproc-per-node)"
+    ]
+
+
+def _hang_timeout(parallel: ParallelConfig) -> list[str]:
+    limit, minutes = parallel.hang_limit_seconds, parallel.distributed_timeout_minutes
+    if 1.5 * limit < 60 * minutes:
+        return []
+    return [
+        f"--hang-timeout-seconds {limit:g}: the run would end after half as long again, but "
+        f"--distributed-timeout-minutes {minutes} ends it before; use at most {39 * minutes} seconds, or more minutes"
     ]
 
 

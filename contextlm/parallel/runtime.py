@@ -16,15 +16,21 @@ import torch
 
 from contextlm.config.schema import ParallelConfig
 from contextlm.errors import UserError
+from contextlm.parallel.meeting import agree_on_name
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where this process computes."""
+    """Where this process computes.
+
+    Attributes:
+        attempt: a name that the ranks share, and no earlier attempt of the same job.
+    """
 
     device: torch.device
     rank: int
     world_size: int
+    attempt: str
 
 
 @contextlib.contextmanager
@@ -55,16 +61,22 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     prepare_megatron(use_cuda)
+    timeout = datetime.timedelta(minutes=parallel.distributed_timeout_minutes)
+    if alone:
+        store: torch.distributed.Store = torch.distributed.HashStore()
+    else:
+        store, *_ = next(torch.distributed.rendezvous("env://", rank, world_size, timeout=timeout))
+    attempt = agree_on_name(store, rank, world_size, timeout)
     torch.distributed.init_process_group(
         ("nccl" if use_cuda else "gloo") if backend == "auto" else backend,
-        timeout=datetime.timedelta(minutes=parallel.distributed_timeout_minutes),
+        timeout=timeout,
         device_id=device if use_cuda else None,
-        store=torch.distributed.HashStore() if alone else None,
+        store=torch.distributed.PrefixStore(attempt, store),
         rank=rank,
         world_size=world_size,
     )
     try:
-        yield Runtime(device, rank, world_size)
+        yield Runtime(device, rank, world_size, attempt)
         # A rank that leaves while its peers are still talking crashes them.
         torch.distributed.barrier()
     except BaseException:

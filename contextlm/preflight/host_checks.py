@@ -24,6 +24,8 @@ from contextlm.errors import UserError, tell_warnings
 from contextlm.preflight import disk
 from contextlm.preflight.folders import write_error
 from contextlm.preflight.words import size
+from contextlm.training import whereabouts
+from contextlm.training.whereabouts import Whereabouts
 
 T = TypeVar("T")
 
@@ -42,10 +44,11 @@ class Passed(NamedTuple):
     words: tuple[str, ...]
 
 
-def check(config: Config, refusals: Sequence[str] = ()) -> Passed:
+def check(config: Config, where: Whereabouts, refusals: Sequence[str] = ()) -> Passed:
     """Open the tokenizer and the data, and look at all that may end the run.
 
     Args:
+        where: is told what is being opened.
         refusals: why the lock of `--save` was not to be had, if it was not.
 
     Raises:
@@ -53,7 +56,9 @@ def check(config: Config, refusals: Sequence[str] = ()) -> Passed:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     problems, trains = list(refusals), not config.training.skip_train
+    where.at(whereabouts.OPENING_TOKENIZER)
     tokenizer = _collected(problems, lambda: build_tokenizer(config.data, config.model.vocab_size))
+    where.at(whereabouts.OPENING_DATA)
     datasets = _collected(problems, lambda: build_datasets(config, tokenizer, world_size))
     if datasets is not None and datasets.train is None and trains:
         problems.append(

@@ -2,7 +2,11 @@
 
 Status 0: the job did what was asked. 75: a signal came, it saved, and wants to be started again. 1: it failed.
 
-torchrun turns every failure into status 1 and prints last; this file keeps the cause.
+torchrun turns every failure into status 1 and prints last; this file keeps the cause. For launchers
+
+    python -m contextlm.training.exit_status FOLDER
+
+prints rank, cause and remedy of a failure and ends with its status; where nothing is on record, with 1.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ def recorded(output_dir: str | None) -> Iterator[None]:
     """Write `<output_dir>/exit.json` when the block ends; a failure is passed on.
 
     The file holds `status`, `rank`, `cause` and `attempt` (torchrun's restart count), and `remedy` where we know one.
-    What an earlier job or attempt left there is removed at the start.
+    What an earlier job left there is removed at the start; that of an earlier attempt is kept, `exit.<attempt>.json`.
     """
     rank = int(os.environ.get("RANK", "0"))
     if rank == 0:
@@ -61,8 +65,13 @@ def write_failure(output_dir: str | None, error: BaseException) -> None:
     """Record that this rank failed, unless another one did before it: what follows is not the cause."""
     fault = explain(error)
     cause = fault.what if fault is not None else str(error).strip() or type(error).__name__
-    remedy = {} if fault is None else {"remedy": fault.remedy}
-    _write_first(output_dir, {"status": 1, "rank": int(os.environ.get("RANK", "0")), "cause": cause} | remedy)
+    write_cause(output_dir, int(os.environ.get("RANK", "0")), cause, "" if fault is None else fault.remedy)
+
+
+def write_cause(output_dir: str | None, rank: int, cause: str, remedy: str) -> None:
+    """Record which rank failed first, and why; a remedy may be empty."""
+    record = {"status": 1, "rank": rank, "cause": cause}
+    _write_first(output_dir, record | ({"remedy": remedy} if remedy else {}))
 
 
 def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
@@ -83,16 +92,19 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
 
 
 def _remove_stale(output_dir: str | None) -> None:
-    """Remove the record of an earlier job or attempt; never one that a rank of this attempt wrote."""
+    """Remove what an earlier job recorded, and put aside an earlier attempt's; never what this attempt wrote."""
     if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
+    started = _started()
+    for path in (*Path(output_dir).glob("exit.json"), *Path(output_dir).glob("exit.[0-9]*.json")):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < started:
+                path.unlink()
     path = Path(output_dir) / "exit.json"
-    with contextlib.suppress(OSError):
-        is_older = path.stat().st_mtime < _started()
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            is_older = is_older or json.loads(path.read_text())["attempt"] < _attempt()
-        if is_older:
-            path.unlink()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        attempt = json.loads(path.read_text())["attempt"]
+        if attempt < _attempt():
+            path.rename(path.with_name(f"exit.{attempt}.json"))
 
 
 def _started() -> float:
@@ -106,3 +118,22 @@ def _started() -> float:
 def _attempt() -> int:
     """How often torchrun has restarted the ranks."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def main(arguments: list[str]) -> int:
+    """Tell how the job ended that wrote to a folder; returns its status."""
+    (folder,) = arguments
+    path = Path(folder) / "exit.json"
+    try:
+        record = json.loads(path.read_text())
+        status, rank, cause = record["status"], record["rank"], record["cause"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{path}: how the job ended is not on record: {error}", file=sys.stderr)
+        return 1
+    if status:
+        print(*filter(None, (f"rank {rank}: {cause}", record.get("remedy"))), sep="\n      ", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

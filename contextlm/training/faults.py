@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from contextlm.data.indexed import DataLost
 from contextlm.errors import UserError
@@ -25,12 +25,14 @@ class Fault(RuntimeError):
     Args:
         what: happened, one line.
         remedy: what to try, one line.
+        details: printed before both, a line each.
     """
 
-    def __init__(self, what: str, remedy: str) -> None:
+    def __init__(self, what: str, remedy: str, details: Sequence[str] = ()) -> None:
         super().__init__(f"{what}\n{remedy}")
         self.what = what
         self.remedy = remedy
+        self.details = details
 
 
 @contextlib.contextmanager
@@ -50,20 +52,20 @@ def explain(error: BaseException) -> Fault | None:
         return error
     if isinstance(error, (UserError, KeyboardInterrupt, SystemExit)):
         return None
-    rank, said = os.environ.get("RANK", "0"), _first_line(error)
+    rank, said = os.environ.get("RANK", "0"), first_line(error)
     if isinstance(error, DataLost):
         return Fault(
             f"rank {rank} lost its data: {error}",
             "put the files back as they were, then run the same command again: it continues from the last checkpoint",
         )
-    if memory := _exhausted(error):
+    if memory := exhausted_memory(error):
         return Fault(
             f"rank {rank} ran out of {memory} memory: {said}",
             "try a smaller --micro-batch-size, --recompute-granularity full --recompute-method uniform "
             "--recompute-num-layers 1, or a larger --tensor-model-parallel-size; --dry-run shows the memory of a rank",
         )
-    if _is_of_a_group(error):
-        if any(word in str(error).lower() for word in _SILENT):
+    if is_of_a_group(error):
+        if is_timeout(error):
             return Fault(
                 f"rank {rank} waited in vain for another rank: {said}",
                 "look for the rank that hangs, or give slow ones more time with --distributed-timeout-minutes",
@@ -77,13 +79,15 @@ def explain(error: BaseException) -> Fault | None:
 
 
 def tell(fault: Fault) -> None:
-    """Print the traceback of the exception behind a fault, if there is one, then the two lines."""
+    """Print the traceback of the exception behind a fault, if there is one, its details, then the two lines."""
     if fault.__cause__ is not None:
         traceback.print_exception(fault.__cause__)
+    for line in fault.details:
+        print(line, file=sys.stderr)
     print(f"error: {fault.what}\n       {fault.remedy}", file=sys.stderr)
 
 
-def _exhausted(error: BaseException) -> str | None:
+def exhausted_memory(error: BaseException) -> str | None:
     """Which memory is full, if that is what an exception says."""
     import torch
 
@@ -92,7 +96,20 @@ def _exhausted(error: BaseException) -> str | None:
     return "host" if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) else None
 
 
-def _is_of_a_group(error: BaseException) -> bool:
+def tell_torchrun(error: BaseException) -> None:
+    """Leave an error where torchrun finds it, to print it last; `record` does that for what a rank raises."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether an exception of a collective says that another rank was silent for too long."""
+    return any(word in str(error).lower() for word in _SILENT)
+
+
+def is_of_a_group(error: BaseException) -> bool:
     """Whether an exception comes from a collective: torch's own, gloo's plain ones, or megatron-core's around them."""
     from torch.distributed import DistError
     from torch.distributed.checkpoint import CheckpointException
@@ -103,5 +120,6 @@ def _is_of_a_group(error: BaseException) -> bool:
     return is_plain and any(word in str(error).lower() for word in _GONE)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

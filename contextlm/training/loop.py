@@ -8,8 +8,11 @@ from __future__ import annotations
 from contextlm.checkpoints import save_lock
 from contextlm.config.schema import Config
 from contextlm.parallel import runtime
+from contextlm.parallel.companions import companions
 from contextlm.preflight import host_checks
-from contextlm.training import exit_status, faults
+from contextlm.training import exit_status, faults, out_of_memory
+from contextlm.training.watchdog import Watchdog
+from contextlm.training.whereabouts import Whereabouts
 
 
 def pretrain(config: Config, preflight_only: bool = False) -> int:
@@ -24,16 +27,25 @@ def pretrain(config: Config, preflight_only: bool = False) -> int:
     # What only evaluates, or looks, leaves alone how the run ended that it is about.
     record_in = None if config.training.skip_train or preflight_only else config.output_dir
     saves_in = None if config.training.skip_train else config.checkpoint.save
+    where = Whereabouts()
     with faults.in_words(), save_lock.held(saves_in) as refusals, exit_status.recorded(record_in):
         # Before any process group exists: every mistake is every rank's own, and found in a second.
-        passed = host_checks.check(config, refusals)
-        if not preflight_only:
-            passed.datasets.prepare(_first_samples(config, passed.first_sample))
-        with runtime.start(config.parallel) as process, exit_status.failures_noted(record_in):
+        with out_of_memory.in_words(config, where):
+            passed = host_checks.check(config, where, refusals)
+            if not preflight_only:
+                passed.datasets.prepare(_first_samples(config, passed.first_sample))
+        with (
+            runtime.start(config.parallel) as process,
+            exit_status.failures_noted(record_in),
+            Watchdog(config, companions(process.rank, process.world_size, process.attempt), where, record_in),
+        ):
             # megatron-core looks at the device when it is imported, so it is imported after that was chosen.
             from contextlm.parallel.layout import model_parallel
 
-            with model_parallel(config.parallel) as layout:
+            with (
+                model_parallel(config.parallel) as layout,
+                out_of_memory.in_words(config, where, passed.tokenizer.vocab_size, layout.pipeline_rank),
+            ):
                 from contextlm.preflight import rank_checks
 
                 rank_checks.check(config, passed, process, layout)
@@ -43,7 +55,7 @@ def pretrain(config: Config, preflight_only: bool = False) -> int:
                 from contextlm.training.setup import setup
                 from contextlm.training.train import train
 
-                run = setup(config, process, layout, passed.tokenizer, passed.datasets)
+                run = setup(config, process, layout, passed.tokenizer, passed.datasets, where)
                 signal_name = evaluate_only(run) if config.training.skip_train else train(run)
                 return 0 if signal_name is None else exit_status.PREEMPTED
 

@@ -20,11 +20,13 @@ from contextlm.training.clock import Clock, Mark, seconds_between
 from contextlm.training.log_line import evaluation_line, log_line
 from contextlm.training.metrics_file import MetricsFile
 from contextlm.training.model_measures import ModelMeasures, measure
+from contextlm.training.own_work import OwnWork, SlowRank
 from contextlm.training.progress_bar import ProgressBar
 from contextlm.training.setup import Run
 from contextlm.training.step import Batches, StepResult
 from contextlm.training.throughput import Throughput
 from contextlm.training.trackers import Trackers
+from contextlm.training.whereabouts import LOG_LINE
 
 
 class Recorded(NamedTuple):
@@ -32,11 +34,13 @@ class Recorded(NamedTuple):
 
     Attributes:
         line: its line of metrics.jsonl, without what is still on the device.
+        worked_until: when this rank had its own gradients, see `own_work.py`.
     """
 
     line: dict[str, Any]
     result: StepResult
     began: Mark
+    worked_until: Mark
     ended: Mark
 
 
@@ -56,6 +60,7 @@ class Metrics:
         self.continued_at, self.known_splits = 0, set[str]()
         self.clock = Clock(run.runtime.device)
         self.began = self.clock.now()
+        self.own_work, self.slow_rank = OwnWork(run, self.clock), SlowRank()
         self.data_wait = 0.0
 
     def __enter__(self) -> Metrics:
@@ -63,6 +68,7 @@ class Metrics:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
+        self.own_work.close()
         if self.trackers is not None:
             self.trackers.close(failed=error is not None)
 
@@ -116,6 +122,7 @@ class Metrics:
     def record(self, result: StepResult) -> None:
         """Keep one iteration's values until the next log line."""
         began, self.began = self.began, self.clock.now()
+        worked_until = self.own_work.take()
         wait, self.data_wait = self.data_wait, 0.0
         progress, tokens = self.run.progress, self.run.config.model.seq_length
         line = {
@@ -135,15 +142,21 @@ class Metrics:
             "params_norm": None,
             "gate": None,
             "peak_memory_bytes": None,
+            "own_ms_fastest": None,
+            "own_ms_median": None,
+            "own_ms_slowest": None,
+            "slowest_rank": None,
         }
-        self.waiting.append(Recorded(line, result, began, self.began))
+        self.waiting.append(Recorded(line, result, began, worked_until, self.began))
         self.lines.append(line)
         self.bar.show(progress.iteration)
 
     def log(self) -> None:
         """Print the log line of the iterations since the last one, and write their metrics; collective."""
+        self.run.where.at(LOG_LINE, self.run.progress.iteration)
         if self.waiting:
-            measures = measure(self.run)
+            own = sum(seconds_between(waiting.began, waiting.worked_until) for waiting in self.waiting)
+            measures = measure(self.run, own / len(self.waiting))
             if self.speaks:
                 self._complete(measures)
         self.waiting.clear()
@@ -158,7 +171,7 @@ class Metrics:
         )
         length, num_iterations = self.run.config.model.seq_length, self.run.num_iterations
         total = 0.0
-        for (line, result, began, ended), loss, norm in zip(self.waiting, losses, norms.tolist(), strict=True):
+        for (line, result, began, _, ended), loss, norm in zip(self.waiting, losses, norms.tolist(), strict=True):
             seconds = seconds_between(began, ended)
             total += seconds
             line |= self.throughput.rates(result.num_samples * length, seconds)
@@ -166,7 +179,7 @@ class Metrics:
         lines[-1]["eta_seconds"] = total / len(lines) * (num_iterations - lines[-1]["iteration"])
         lines[-1] |= measures._asdict()
         rates = self.throughput.rates(sum(result.num_samples for result in results) * length, total)
-        self.say(log_line(lines, results, rates, num_iterations))
+        self.say(log_line(lines, results, rates, num_iterations), *self.slow_rank.told(measures))
 
     def log_evaluation(self, split: str, result: Evaluation) -> None:
         """Print and write the result on one split; its time is not counted as training's."""
@@ -196,6 +209,7 @@ class Metrics:
         """Append the finished lines to the file and pass them to the trackers."""
         self.keep(self.lines)
         if self.trackers is not None:
+            self.run.where.at("telling the trackers")
             for line in self.lines:
                 self.trackers.log(line)
         self.lines.clear()

@@ -31,6 +31,7 @@ from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
 from contextlm.parallel.seeds import seed_dropout, seed_weights
 from contextlm.training.optimizer import build_optimizer
+from contextlm.training.whereabouts import Whereabouts
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Run:
     optimizer: MegatronOptimizer
     token_byte_lengths: torch.Tensor | None
     progress: Progress
+    where: Whereabouts
 
     @property
     def resolved_config(self) -> Config:
@@ -136,10 +138,20 @@ class Run:
         )
 
 
-def setup(config: Config, runtime: Runtime, layout: Layout, tokenizer: Tokenizer, datasets: Datasets) -> Run:
+def setup(
+    config: Config,
+    runtime: Runtime,
+    layout: Layout,
+    tokenizer: Tokenizer,
+    datasets: Datasets,
+    where: Whereabouts | None = None,
+) -> Run:
     """Model and optimizer, beside the data: everything but what a checkpoint brings."""
+    where = where or Whereabouts()
+    where.at("building the model")
     seed_weights(config.training.seed, layout)
     model = wrap_model(config, tokenizer.vocab_size, layout)
+    where.at("building the optimizer")
     optimizer = build_optimizer(config, model)
     get_model_config(model[0]).grad_scale_func = optimizer.scale_loss
     seed_dropout(config.training.seed, layout)
@@ -154,6 +166,7 @@ def setup(config: Config, runtime: Runtime, layout: Layout, tokenizer: Tokenizer
         optimizer,
         None if lengths is None else torch.from_numpy(lengths).to(runtime.device),
         Progress(),
+        where,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from contextlm.training import whereabouts
 from contextlm.training.optimizer import apply_schedule
 from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
 
@@ -42,6 +43,7 @@ def train_step(run: Run, batches: Batches) -> StepResult:
     loss, num_samples = compute_gradients(run, batches), run.global_batch_size
     lr = apply_schedule(run.config, run.optimizer, run.schedule_position)
     loss_scale = run.optimizer.get_loss_scale() if run.config.training.fp16 else 1.0
+    run.where.at(whereabouts.UPDATE)
     updated, grad_norm, _ = run.optimizer.step()
     return StepResult(loss, num_samples, grad_norm, lr, loss_scale, skipped=not updated)
 
@@ -88,8 +90,11 @@ def forward_backward(
     iterators = _one_for_each_reader(batches, run.parts_that_read)
     schedule = get_forward_backward_func(parallel.pipeline_model_parallel_size, num_parts if num_parts > 1 else None)
     filling = -num_microbatches % parallel.pipeline_model_parallel_size if num_parts > 1 else 0
+    # A stage that waits for another one's states has not reached its own first forward pass.
+    iteration, phase = run.progress.iteration, whereabouts.EVALUATION if forward_only else whereabouts.COMPUTATION
+    run.where.at(phase, iteration + (not forward_only))
     reports = schedule(
-        forward_step_func=_forward_step(run, token_sums),
+        forward_step_func=_forward_step(run, token_sums, forward_only),
         data_iterator=iterators if num_parts > 1 else iterators[0],
         model=list(run.model),
         num_microbatches=num_microbatches + filling,
@@ -110,11 +115,18 @@ def _one_for_each_reader(batches: Batches, reads: Sequence[bool]) -> list[Batche
     return [next(copies) if part_reads else None for part_reads in reads]
 
 
-def _forward_step(run: Run, token_sums: TokenSums) -> Callable[..., tuple[Tensor, Callable]]:
+def _forward_step(run: Run, token_sums: TokenSums, forward_only: bool) -> Callable[..., tuple[Tensor, Callable]]:
     """The function that megatron-core's schedule calls for each micro-batch."""
 
+    passes = itertools.count(1)
+    iteration = run.progress.iteration + (not forward_only)
+    wait, work = [whereabouts.EVALUATION] * 2 if forward_only else [whereabouts.DATA, whereabouts.COMPUTATION]
+
     def forward_step(batches: Batches, model: torch.nn.Module) -> tuple[Tensor, Callable]:
+        number = next(passes)
+        run.where.at(wait, iteration, number)
         batch = None if batches is None else run.document_ends.batch(next(batches), run.runtime.device)
+        run.where.at(work, iteration, number)
         tokens_BS, positions_BS, documents = (None, None, None) if batch is None else batch.inputs
         output = model(
             tokens_BS,

@@ -38,6 +38,7 @@ class Stopping:
     def __init__(self, run: Run, hosts: Agreement, say: Callable[[str], None]) -> None:
         self.signal_name: str | None = None
         self._output_dir, self._hosts, self._say = run.config.output_dir, hosts, say
+        self._where, self._seconds_to_save = run.where, run.config.training.signal_save_timeout_seconds
         limit = run.config.training.exit_duration_in_mins
         self._deadline = None if limit is None else psutil.Process().create_time() + 60 * limit
         # Without --save there is nothing that a handler could keep.
@@ -76,6 +77,7 @@ class Stopping:
 
     def saved(self) -> None:
         """Record the status that a signal asks for, now: closing trackers may take longer than is left."""
+        self._where.leaves_by = None
         if self.signal_name is not None:
             exit_status.write_preemption(self._output_dir, self.signal_name)
 
@@ -84,6 +86,7 @@ class Stopping:
         now = time.monotonic()
         if self._received is None:
             self._received = (number, now)
+            self._where.leaves_by = now + self._seconds_to_save
         elif now - self._received[1] > SECONDS_OF_ONE_REQUEST:
             name = signal.Signals(number).name
             exit_status.write_failure(self._output_dir, RuntimeError(f"a second signal, {name}: left without saving"))

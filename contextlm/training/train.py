@@ -71,6 +71,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             evaluate_due(run, metrics)
             if ends:
                 break
+    run.where.at("closing")
     if batches is not None:
         batches.close()
     return stopping.signal_name

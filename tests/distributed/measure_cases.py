@@ -113,3 +113,26 @@ def told(values: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
         train(run)
     lines = (Path(run.config.output_dir) / "metrics.jsonl").read_text().splitlines()
     return printed.getvalue(), [json.loads(line) for line in lines]
+
+
+def own_work_of_a_slow_rank(slow_rank: int, values: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Train where one rank's clock goes 100 ms in each forward pass, the others' 40; waiting takes no time on it."""
+    from contextlm.training import clock, step
+
+    seconds = [0.0]
+    forward_step = step._forward_step
+
+    def slow_forward_step(run: Any, *arguments: Any) -> Any:
+        forward = forward_step(run, *arguments)
+
+        def slow(*arguments: Any) -> Any:
+            seconds[0] += 0.1 if run.runtime.rank == slow_rank else 0.04
+            return forward(*arguments)
+
+        return slow
+
+    with (
+        mock.patch.object(clock, "time", mock.Mock(perf_counter=lambda: seconds[0])),
+        mock.patch.object(step, "_forward_step", slow_forward_step),
+    ):
+        return told(values)

@@ -16,6 +16,7 @@ from tests.distributed.measure_cases import (
     evaluation,
     gathers_at_a_log_line,
     model_measures,
+    own_work_of_a_slow_rank,
     told,
     told_without_a_disk_for_traces,
     weights_after_a_step,
@@ -106,7 +107,8 @@ def test_every_line_has_every_measure(pool: Pool, tmp_path: Path) -> None:
         assert line["mfu"] == pytest.approx(line["tflops_per_gpu"] * 1000)
         assert 0 <= line["data_wait_ms"] < line["elapsed_ms"] and line["grad_norm"] > 0
         at_log_line = line["iteration"] in (2, 4, 5)
-        for name in ("eta_seconds", "params_norm", "gate", "peak_memory_bytes"):
+        own = ("own_ms_fastest", "own_ms_median", "own_ms_slowest", "slowest_rank")
+        for name in ("eta_seconds", "params_norm", "gate", "peak_memory_bytes", *own):
             assert (line[name] is not None) == at_log_line, name
     assert training[-1]["eta_seconds"] == 0 < training[1]["eta_seconds"]
     for name in ("tokens/s", "data wait (ms)", "peak memory (GiB)", "params norm", "gate"):
@@ -114,6 +116,20 @@ def test_every_line_has_every_measure(pool: Pool, tmp_path: Path) -> None:
     (evaluation, _) = [line for line in lines if "split" in line]
     assert len(evaluation["lm_loss_by_position"]) == 4 and evaluation["lm_loss_context_zeroed"] > 0
     assert printed.count(" lm loss, context zeroed: ") == 2
+
+
+def test_a_slow_rank_is_found_although_all_take_as_long(pool: Pool, tmp_path: Path) -> None:
+    """On two ranks with two micro-batches each; the third log line in a row says so."""
+    values = {"train_iters": 8, "log_interval": 2, "eval_iters": 0, "micro_batch_size": 1, "global_batch_size": 4}
+    printed, lines = pool.run(own_work_of_a_slow_rank, 2, slow_rank=0, values=values | {"output_dir": str(tmp_path)})[
+        -1
+    ]
+    for line in lines[1::2]:
+        assert line["own_ms_fastest"] == line["own_ms_median"] == pytest.approx(80)
+        assert line["own_ms_slowest"] == pytest.approx(200) and line["slowest_rank"] == 0
+    warning = "warning: rank 0 is slow: 200 ms an iteration until it has its gradients, the median rank takes 80 ms"
+    assert printed.count(warning) == 1 and printed.index(" iteration        6/") < printed.index(warning)
+    assert printed.index(warning) < printed.index(" iteration        8/")
 
 
 def test_the_profile_opens_and_names_ten_operations(pool: Pool, tmp_path: Path) -> None:

@@ -61,11 +61,25 @@ class ParallelConfig:
         "auto", "Collectives: auto takes nccl where CUDA is, else gloo.", choices=("auto", "nccl", "gloo")
     )
     distributed_timeout_minutes: int = option(10, "Minutes until a silent peer is an error.", minimum=1)
+    hang_timeout_seconds: float | None = option(
+        None,
+        "Seconds that a rank may spend in one place, a micro-batch, an update, a log line, before all ranks write "
+        "their stacks and one reports who hangs; half as long again later the run ends. If not given 240, or 40% of "
+        "--distributed-timeout-minutes where that is less; 0 = never.",
+        example=240.0,
+        minimum=0,
+    )
 
     @property
     def model_parallel_size(self) -> int:
         """Processes that hold one copy of the model."""
         return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+
+    @property
+    def hang_limit_seconds(self) -> float:
+        """Seconds at one place until a rank is stuck; 0 if it never is."""
+        given = self.hang_timeout_seconds
+        return min(240.0, 0.4 * 60 * self.distributed_timeout_minutes) if given is None else given
 
     @property
     def splits_sequence(self) -> bool:

@@ -34,6 +34,9 @@ class TrainingConfig:
         "With --save, SIGTERM and SIGUSR1 finish the iteration, save and exit with status 75; a second signal ends the "
         "process at once.",
     )
+    signal_save_timeout_seconds: float = option(
+        300.0, "After a signal, seconds for the iteration and the save; then the process ends without.", above=0
+    )
     skip_train: bool = option(False, "Only evaluate the checkpoint of --load, on validation and test data.")
     eval_interval: int = option(1000, "Iterations between evaluations.", minimum=1)
     eval_iters: int = option(100, "Global batches per evaluation, at most one pass; 0 = none.", minimum=0)

@@ -35,7 +35,10 @@ def test_what_belongs_to_an_option_that_is_not_given(line: str, owner: str, tmp_
     assert dry_problems(f"--config {tmp_path}/saved.yaml", world_size=2) == ()
 
 
-@pytest.mark.parametrize("line", ["--profile --save a", "--exit-interval 5", "--exit-duration-in-mins 1.5"])
+@pytest.mark.parametrize(
+    "line",
+    ["--profile --save a", "--exit-interval 5", "--exit-duration-in-mins 1.5", "--signal-save-timeout-seconds 9"],
+)
 def test_what_is_not_done_without_training(line: str, tmp_path: Path) -> None:
     (tmp_path / "iter_0000001").mkdir()
     skip = f"--skip-train --load {tmp_path}"

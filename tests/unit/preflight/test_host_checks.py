@@ -17,6 +17,7 @@ from contextlm.config.schema import Config
 from contextlm.errors import UserError
 from contextlm.preflight import folders, host_checks, memory
 from contextlm.preflight.words import size
+from contextlm.training.whereabouts import Whereabouts
 from tests.small_configs import small_config
 
 Usage = namedtuple("Usage", "total used free")
@@ -38,7 +39,7 @@ def config(prefix: Path, **values: Any) -> Config:
 
 def problems(given: Config, refusals: tuple[str, ...] = ()) -> tuple[str, ...]:
     with pytest.raises(UserError) as caught:
-        host_checks.check(given, refusals)
+        host_checks.check(given, Whereabouts(), refusals)
     return caught.value.problems
 
 
@@ -112,7 +113,7 @@ def test_folders_are_really_written_to(
     data: Path, tmp_path: Path, monkeypatch, call: str, code: int, says: str
 ) -> None:
     places = {name: str(tmp_path / name / "below") for name in ("save", "output_dir", "tensorboard_dir")}
-    assert host_checks.check(config(data, **places)).words
+    assert host_checks.check(config(data, **places), Whereabouts()).words
     assert list(tmp_path.iterdir()) == []  # no trace
     monkeypatch.setattr(folders.os, call, failing(code))
     found = problems(config(data, **places))
@@ -124,12 +125,12 @@ def test_folders_are_really_written_to(
 def test_only_the_first_rank_of_a_host_looks_at_what_belongs_to_it(data: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(folders.os, "fsync", failing(errno.EROFS))
     monkeypatch.setenv("LOCAL_RANK", "1")
-    host_checks.check(config(data, save=str(tmp_path)))
+    host_checks.check(config(data, save=str(tmp_path)), Whereabouts())
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(folders.os, "fsync", failing(errno.EROFS))
-    host_checks.check(config(data, data_cache_path=str(tmp_path)))
+    host_checks.check(config(data, data_cache_path=str(tmp_path)), Whereabouts())
     assert "warning: --data-cache-path" in capsys.readouterr().err
 
 
@@ -150,7 +151,7 @@ def test_room_on_the_disk(
     assert num_saves(given, 1, 0) == 3
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: Usage(0, 0, int(free * each)))
     if problem is None:
-        host_checks.check(given)
+        host_checks.check(given, Whereabouts())
     else:
         (found,) = problems(given)
         assert f"--save {tmp_path}: " in found and problem in found and "make room" in found
@@ -173,7 +174,7 @@ def test_a_checkpoint_that_is_damaged_is_left_to_who_loads_it(data: Path, tmp_pa
     (tmp_path / "iter_0000005").mkdir()
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("5")
     (tmp_path / "iter_0000005" / "run.json").write_text("{")
-    assert host_checks.check(config(data, save=str(tmp_path), load=str(tmp_path))).first_sample == 0
+    assert host_checks.check(config(data, save=str(tmp_path), load=str(tmp_path)), Whereabouts()).first_sample == 0
 
 
 def test_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,5 +92,29 @@ def test_the_program_tells_them_last_and_ends_with_1(monkeypatch, capsys) -> Non
         pretrain_contextlm.main()
     assert caught.value.code == 1
     first, second = capsys.readouterr().err.splitlines()[-2:]
-    assert first == "error: rank 0 ran out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert "--micro-batch-size" in second and "--dry-run" in second
+    assert first.startswith("error: rank 0 ran out of GPU memory in opening the tokenizer: CUDA out of memory. Tried")
+    assert "start fewer per host" in second
+
+
+def test_what_earlier_attempts_recorded_is_kept_and_what_earlier_jobs_did_is_not(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(exit_status, "_started", lambda: 1000.0)
+    for name in ("exit.json", "exit.0.json"):
+        (tmp_path / name).write_text('{"attempt": 5}')
+        os.utime(tmp_path / name, (900, 900))
+    for attempt in range(3):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        with pytest.raises(RuntimeError), exit_status.recorded(str(tmp_path)):
+            raise RuntimeError(f"cause {attempt}")
+    causes = {path.name: json.loads(path.read_text())["cause"] for path in tmp_path.iterdir()}
+    assert causes == {"exit.0.json": "cause 0", "exit.1.json": "cause 1", "exit.json": "cause 2"}
+
+
+def test_the_record_is_told_to_launchers(tmp_path: Path, capsys) -> None:
+    assert exit_status.main([str(tmp_path)]) == 1 and "not on record" in capsys.readouterr().err
+    exit_status.write_cause(str(tmp_path), 3, "no memory", "try less")
+    assert exit_status.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "rank 3: no memory\n      try less\n"
+    (tmp_path / "exit.json").write_text('{"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued"}')
+    assert exit_status.main([str(tmp_path)]) == 75
+    (tmp_path / "exit.json").write_text('{"status": 0, "rank": 0, "cause": null}')
+    assert exit_status.main([str(tmp_path)]) == 0

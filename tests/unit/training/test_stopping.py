@@ -16,6 +16,7 @@ from contextlm.config.fields import build
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import stopping
 from contextlm.training.stopping import Stopping
+from contextlm.training.whereabouts import Whereabouts
 
 
 class Alone:
@@ -30,7 +31,7 @@ class Alone:
 
 
 def stop(said: list[str] | None = None, hosts: Any = None, **values: Any) -> Stopping:
-    run = SimpleNamespace(config=build({"save": "nowhere"} | values, None))
+    run = SimpleNamespace(config=build({"save": "nowhere"} | values, None), where=Whereabouts())
     return Stopping(run, hosts or Alone(), [].append if said is None else said.append)
 
 
@@ -107,3 +108,14 @@ def test_hosts_that_ask_nothing_make_no_group() -> None:
         loop = stop(hosts=hosts, exit_signal_handler=False)
         assert not any(loop.wanted() for _ in range(10)) and not made.called
         assert [hosts.largest(1, 2) for _ in range(2)] == [[1, 2]] * 2 and made.call_count == 1
+
+
+def test_a_signal_bounds_the_save(clock, tmp_path: Path) -> None:
+    with stop(signal_save_timeout_seconds=40.0, output_dir=str(tmp_path)) as loop:
+        assert loop._where.leaves_by is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not loop.wanted():
+            clock.return_value += 1
+        assert loop._where.leaves_by == 140
+        loop.saved()
+        assert loop._where.leaves_by is None
