@@ -48,8 +48,8 @@ def train(
 
     Args:
         values: of the configuration.
-        what: "loss": its activations become NaN; "gradient": in the backward pass; "element": one gradient of its own
-            is infinite when all have been summed; "jump": its activations are a hundred times too large.
+        what: "loss": its activations become NaN; "gradient": so do its gradients; "jump": they are 10,000 times as
+            large; "element": one of its own is infinite when all have been summed.
         rank: where.
         at: in which iteration.
         steps: how many iterations.
@@ -94,7 +94,7 @@ def train(
         if folder is not None:
             saving.save(run, lambda text: None)
         state = state_of(run)
-        digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in state)).hexdigest()
+        digest = hashlib.sha256(b"".join(tensor.float().cpu().numpy().tobytes() for tensor in state)).hexdigest()
         is_finite = all(bool(tensor.isfinite().all()) for tensor in state)
         return Trained(codes, kept, losses, digest, is_finite, replicas.differences(run))
 
@@ -153,12 +153,16 @@ def _own_gradient(run: Any) -> torch.Tensor:
     return own.main_grad.view(-1)[part.start : part.end]
 
 
-def _times(factor: float) -> Callable[..., Any]:
-    return lambda module, inputs, output: (output[0] * factor, *output[1:])
+def _activations_are_nan(module: Any, inputs: Any, output: Any) -> Any:
+    return output[0] * float("nan"), *output[1:]
 
 
-def _backwards(module: Any, inputs: Any, output: Any) -> None:
-    output[0].register_hook(lambda gradient: gradient * float("nan"))
+def _gradients_times(factor: float) -> Callable[..., None]:
+    return lambda module, inputs, output: output[0].register_hook(lambda gradient: gradient * factor) and None
 
 
-_HOOKS: dict[str, Callable[..., Any]] = {"loss": _times(float("nan")), "jump": _times(1e4), "gradient": _backwards}
+_HOOKS: dict[str, Callable[..., Any]] = {
+    "loss": _activations_are_nan,
+    "gradient": _gradients_times(float("nan")),
+    "jump": _gradients_times(1e4),
+}
