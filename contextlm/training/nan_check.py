@@ -80,7 +80,7 @@ class NanCheck:
         if self._on_nan == "rollback" and self._rollbacks < ROLLBACKS and self._went_back(fault):
             return True
         bad = next((n for n, why in skipped.items() if why.is_nan), None)
-        raise Fault(fault, self._remedy(bad))
+        raise Fault(fault + f", after {self._rollbacks} rollbacks" * (self._rollbacks > 0), self._remedy(bad))
 
     def _fault(self, results: dict[int, StepResult], skipped: dict[int, Why]) -> str | None:
         """What is too much, if anything is."""
