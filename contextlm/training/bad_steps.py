@@ -102,7 +102,7 @@ class BadSteps:
             "micro_batches": batches,
             "texts": _texts(run, batches),
             "checkpoint_before": None if before is None else str(before),
-            "replay": f"{launcher} tools/replay_step.py --load {root} --iteration {iteration}",
+            "replay": f"{launcher} tools/replay_step.py --load {root or run.config.output_dir} --iteration {iteration}",
             "described_at_iteration": run.progress.iteration,
         }
 

@@ -70,6 +70,7 @@ def test_what_does_not_reproduce_is_told(pool: Pool, pipeline: Path) -> None:
     assert status == 0 and "iteration 6 reproduces within 0.01" in printed
 
 
+@pytest.mark.full
 def test_an_overflow_reproduces(pool: Pool, data: Path, tmp_path: Path) -> None:
     """So high a scale that all gradients are infinite."""
     words = [*SMALL, "--data-path", str(data), "--save", str(tmp_path), "--load", str(tmp_path), "--eval-iters", "0"]

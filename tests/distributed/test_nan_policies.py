@@ -96,6 +96,7 @@ def test_after_a_rollback_the_run_is_an_undisturbed_one(train, tmp_path: Path, v
     assert cases.facts(tmp_path / "run", 8) == {"skipped_iterations": [], "skipped_in_all": {}}
 
 
+@pytest.mark.full
 def test_what_always_fails_is_rolled_back_three_times(train, tmp_path: Path) -> None:
     for rank in train("run", {5: 9}, on_nan="rollback"):
         assert rank["fault"][0] == "iteration 5: the loss is NaN or infinite, after 3 rollbacks"
@@ -104,6 +105,7 @@ def test_what_always_fails_is_rolled_back_three_times(train, tmp_path: Path) -> 
     assert losses(tmp_path / "run")[4] is None and len(losses(tmp_path / "run")) == 6
 
 
+@pytest.mark.full
 def test_nothing_to_roll_back_to(train) -> None:
     for rank in train("run", {2: 1}, on_nan="rollback"):
         assert rank["fault"][0] == "iteration 2: the loss is NaN or infinite"
