@@ -15,15 +15,16 @@ from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint import CheckpointException
 
-from contextlm.checkpoints import checkpoint_folder, compatibility, continuation, rng_state
+from contextlm.checkpoints import checkpoint_folder, compatibility, continuation, rng_state, spike_window
 from contextlm.checkpoints.optimizer_state import OptimizerState
 from contextlm.checkpoints.sharded_state import metadata, weights_state
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.seeds import seed_dropout
-from contextlm.training.setup import Run
+from contextlm.training.setup import Run, gathered_weights
 
 Say = Callable[[str], None]
+_NO_WEIGHTS = ("optimizer.", rng_state.PREFIX, spike_window.PREFIX)
 
 
 def load(run: Run, say: Say) -> int:
@@ -81,6 +82,12 @@ def load_to_evaluate(run: Run, say: Say) -> None:
     say(f"weights of {folder}, iteration {run.progress.iteration}")
 
 
+def roll_back(run: Run, folder: Path, say: Say) -> None:
+    """Put a run that has trained on back to one of its checkpoints; what reads its data must begin anew."""
+    with gathered_weights(run):
+        _resume(run, folder, say)
+
+
 def _resume(run: Run, folder: Path, say: Say) -> None:
     """Continue a run: weights, optimizer, generators and position in the data."""
     continuation.check(folder, run.config, run.runtime.world_size, run.tokenizer, run.datasets, say)
@@ -89,13 +96,17 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     optimizer = OptimizerState(run.optimizer, dict(state), metadata(run.layout), is_loading=True)
     state["optimizer"] = optimizer.to_disk()
     state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
+    state["spikes"] = spike_window.to_save(run.skipping.spikes, run.runtime.rank)
     names = _names_by_key(state, len(run.model))
     # A checkpoint of another kind of device has other generators.
-    loaded = _read(state, folder, may_lack=(rng_state.PREFIX,), may_ignore=(rng_state.PREFIX,))
+    may_differ = (rng_state.PREFIX, spike_window.PREFIX)
+    loaded = _read(state, folder, may_lack=may_differ, may_ignore=may_differ)
     _set_weights(run.language_model, loaded)
     optimizer.restore(loaded["optimizer"], {key: loaded[part][name] for key, (part, name) in names.items()})
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
+    run.progress.skipped_iterations = [(n, why) for n, why in saved.get("skipped_iterations", ())]
+    spike_window.restore(run.skipping.spikes, loaded.get("spikes", {}))
     same_layout = saved["layout"] == run.layout_words and saved["device"] == run.runtime.device.type
     if same_layout:
         rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})
@@ -131,7 +142,7 @@ def read_weights(
         folder: the checkpoint.
         may_lack: prefixes of keys that the checkpoint need not have.
     """
-    loaded = _read(weights_state(parts, layout), folder, may_lack=may_lack, may_ignore=("optimizer.", rng_state.PREFIX))
+    loaded = _read(weights_state(parts, layout), folder, may_lack=may_lack, may_ignore=_NO_WEIGHTS)
     _set_weights(parts, loaded)
 
 

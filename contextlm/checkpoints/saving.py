@@ -5,6 +5,7 @@ What the tensors are: `sharded_state.py`. The files around them: `checkpoint_fol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from megatron.core import dist_checkpointing
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import atomic_files
-from contextlm.checkpoints import checkpoint_folder, rng_state
+from contextlm.checkpoints import checkpoint_folder, rng_state, spike_window
 from contextlm.checkpoints.optimizer_state import OptimizerState
 from contextlm.checkpoints.sharded_state import CONTENT, metadata, weights_state
 from contextlm.config.yaml_file import write as write_config
@@ -49,6 +50,7 @@ def save(run: Run, say: Callable[[str], None]) -> None:
         optimizer = OptimizerState(run.optimizer, dict(state), metadata(run.layout) | sparing, is_loading=False)
         state["optimizer"] = optimizer.to_disk()
         state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
+        state["spikes"] = spike_window.to_save(run.skipping.spikes, run.runtime.rank)
         try:
             dist_checkpointing.save(state, str(temporary), content_metadata=CONTENT)
         except CheckpointException as error:  # not an Exception
@@ -81,6 +83,7 @@ def _describe(run: Run) -> dict[str, Any]:
     """`run.json`: where the run stands and what made it."""
     return {
         **asdict(run.progress),
+        "skipped_in_all": Counter(why for _, why in run.progress.skipped_iterations),
         "global_batch_size": run.global_batch_size,
         "world_size": run.runtime.world_size,
         "layout": run.layout_words,

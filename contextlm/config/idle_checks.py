@@ -30,7 +30,15 @@ _BELONGS_TO = {
 # What a loss scale that adapts itself is told, and a constant one, --loss-scale, is not.
 _OF_ADAPTING = ("initial_loss_scale", "min_loss_scale", "loss_scale_window", "hysteresis")
 # What training does, and `--skip-train` does not.
-_OF_TRAINING = ("profile", "exit_interval", "exit_duration_in_mins", "signal_save_timeout_seconds")
+_OF_TRAINING = (
+    "profile",
+    "exit_interval",
+    "exit_duration_in_mins",
+    "on_nan",
+    "skip_spikes",
+    "iterations_to_skip",
+    "signal_save_timeout_seconds",
+)
 
 
 def idle_problems(config: Config) -> list[str]:

@@ -20,6 +20,7 @@ from contextlm.config.recompute_checks import recompute_problems
 from contextlm.config.resume_checks import allowed_problems
 from contextlm.config.schedule_checks import schedule_problems
 from contextlm.config.schema import Config
+from contextlm.config.skipping_checks import skipping_problems
 from contextlm.config.suggestions import divisors, nearest_numbers
 
 
@@ -46,6 +47,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *allowed_problems(config.checkpoint),
         *folder_problems(config),
         *profile_problems(config, world_size),
+        *skipping_problems(config),
         *idle_problems(config),
     ]
     return problems if dry_run else problems + _missing(config)

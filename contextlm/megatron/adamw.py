@@ -3,9 +3,12 @@
 What is wrong: without Transformer Engine and apex megatron-core takes `torch.optim.AdamW`
 (optimizer/__init__.py:32), unfused, which keeps `step` per parameter where the distributed optimizer's
 saved state has it per group: a resume dies or counts steps wrongly.
-The mend: an optimizer of ours with ONE step tensor for all groups, installed under the names through which
-megatron-core recognises a fused Adam.
-Test: tests/unit/megatron/test_adamw.py, tests/cli/test_resume.py.
+Also wrong: whether to leave an update out megatron-core asks on the host (`found_inf.item()`,
+optimizer/optimizer.py:501), and in fp16 only; in bf16 and fp32 a NaN reaches the weights.
+The mend: an optimizer of ours with ONE step tensor for all groups, which leaves an update out where the device says so.
+It is installed under the names through which megatron-core recognises a fused Adam, in place of Transformer Engine's
+or apex's too: every run leaves out alike.
+Test: tests/unit/megatron/test_adamw.py, tests/cli/test_resume.py, tests/distributed/test_skipped_updates.py.
 """
 
 from __future__ import annotations
@@ -39,7 +42,13 @@ class FusedAdamW(torch.optim.Optimizer):
         params: parameters or parameter groups.
         lr, betas, eps, weight_decay: AdamW's; `weight_decay` is scaled by a group's own value where it has one.
         adam_w_mode: must be True (megatron-core passes it to a fused Adam).
+
+    Attributes:
+        found_inf: scalar, fp32, on the device, for the next steps: 1 leaves parameters, moments and step as they are,
+            bit for bit; 0 or None updates.
     """
+
+    found_inf: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -68,9 +77,9 @@ class FusedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One AdamW update of every parameter that has a gradient."""
-        step = self.param_groups[0]["step"]
-        step += 1
+        """One AdamW update of every parameter that has a gradient, unless `found_inf` says no."""
+        step, found_inf = self.param_groups[0]["step"], self.found_inf
+        step += 1 if found_inf is None else 1 - found_inf
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
             if not params:
@@ -94,6 +103,7 @@ class FusedAdamW(torch.optim.Optimizer):
                 eps=group["eps"],
                 amsgrad=False,
                 maximize=False,
+                found_inf=found_inf,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,9 +123,7 @@ class FusedAdamW(torch.optim.Optimizer):
 
 
 def install() -> None:
-    """Make megatron-core build `FusedAdamW`; with Transformer Engine or apex present, nothing changes."""
-    if not megatron_optimizer.USING_PYTORCH_OPTIMIZER and megatron_optimizer.Adam is not FusedAdamW:
-        return
+    """Make megatron-core build `FusedAdamW`; calling it again changes nothing."""
     megatron_optimizer.Adam = FusedAdamW
     megatron_optimizer.USING_PYTORCH_OPTIMIZER = False
     distrib_optimizer.Adam = FusedAdamW

@@ -31,12 +31,18 @@ def norm(
 ) -> Tensor:
     """The L2 norm over all elements of all tensors of all ranks of the group: a scalar, fp64, on the device."""
     assert norm_type == 2
-    tensors = [grads_for_norm] if isinstance(grads_for_norm, Tensor) else grads_for_norm
-    square = torch.zeros((), device=torch.cuda.current_device())
-    if tensors:
-        square = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))) ** 2
-    torch.distributed.all_reduce(square, group=grad_stats_parallel_group)
-    return square.double().sqrt()
+    return total([grads_for_norm] if isinstance(grads_for_norm, Tensor) else grads_for_norm, grad_stats_parallel_group)[
+        0
+    ]
+
+
+def total(tensors: list[Tensor], group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """That norm, and the norms of this rank's tensors on the way to it, fp32 [tensors]."""
+    device = torch.cuda.current_device()
+    norms = torch.stack(torch._foreach_norm(tensors)) if tensors else torch.zeros(0, device=device)
+    square = torch.linalg.vector_norm(norms) ** 2
+    torch.distributed.all_reduce(square, group=group)
+    return square.double().sqrt(), norms
 
 
 def clip(

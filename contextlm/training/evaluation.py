@@ -78,7 +78,7 @@ def _summed(run: Run, samples: Samples, num_microbatches: int, token_sums: Token
                 num_microbatches=min(per_iteration, num_microbatches - first),
                 forward_only=True,
                 token_sums=token_sums,
-            )
+            ).total
     # The last stage has the sums; its last rank is the last of all.
     torch.distributed.broadcast(sums, src=run.runtime.world_size - 1)
     return sums.tolist()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextlm.analysis.measures import POSITIONS_TOLD, Evaluation
+from contextlm.training.skipping import Why
 from contextlm.training.step import StepResult
 
 
@@ -23,6 +24,7 @@ def log_line(
         num_iterations: iterations of the whole run.
     """
     last, mfu = lines[-1], rates["mfu"]
+    updates = [line for line in lines if line["skipped"] is None]
     return (
         f" [{datetime.datetime.now()}]"
         f" iteration {last['iteration']:8d}/{num_iterations:8d} |"
@@ -31,11 +33,11 @@ def log_line(
         f" throughput per GPU (TFLOP/s/GPU): {rates['tflops_per_gpu']:.1f} |"
         f" learning rate: {last['learning_rate']:.6E} |"
         f" global batch size: {results[-1].num_samples:5d} |"
-        f" lm loss: {_mean(lines, 'lm_loss'):.6E} |"
+        f" lm loss: {_mean(updates or lines, 'lm_loss'):.6E} |"
         f" loss scale: {float(results[-1].loss_scale):.1f} |"
         f" grad norm: {last['grad_norm']:.3f} |"
-        f" number of skipped iterations: {sum(result.skipped for result in results):3d} |"
-        f" number of nan iterations: {sum(not math.isfinite(line['lm_loss']) for line in lines):3d} |"
+        f" number of skipped iterations: {len(lines) - len(updates):3d} |"
+        f" number of nan iterations: {sum(map(_is_nan, lines)):3d} |"
         f" tokens/s/GPU: {rates['tokens_per_second_per_gpu']:.0f} |"
         f" MFU: {'n/a' if mfu is None else f'{mfu:.1%}'} |"
         f" ETA: {datetime.timedelta(seconds=round(last['eta_seconds']))} |"
@@ -61,6 +63,11 @@ def evaluation_line(split: str, iteration: int, result: Evaluation) -> str:
     if 0 < len(by_position) <= POSITIONS_TOLD:
         line += f" lm loss by position in chunk: {' '.join(f'{loss:.4f}' for loss in by_position)} |"
     return line
+
+
+def _is_nan(line: dict[str, Any]) -> bool:
+    """Whether its loss or its gradient norm is no number; an fp16 overflow that lowers the loss scale is none."""
+    return not math.isfinite(line["lm_loss"]) or line["skipped"] in (Why.NAN_LOSS.word, Why.NAN_NORM.word)
 
 
 def _mean(lines: Sequence[dict[str, Any]], name: str) -> float:

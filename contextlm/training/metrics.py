@@ -23,6 +23,7 @@ from contextlm.training.model_measures import ModelMeasures, measure
 from contextlm.training.own_work import OwnWork, SlowRank
 from contextlm.training.progress_bar import ProgressBar
 from contextlm.training.setup import Run
+from contextlm.training.skipping import Why
 from contextlm.training.step import Batches, StepResult
 from contextlm.training.throughput import Throughput
 from contextlm.training.trackers import Trackers
@@ -89,6 +90,14 @@ class Metrics:
         self.continued_at, self.known_splits = iteration, known[0]
         self.restart_clock()
 
+    def go_back(self) -> None:
+        """Forget what the run did since the checkpoint that it is back at; collective."""
+        self.waiting.clear()
+        self.lines.clear()
+        if self.trackers is not None:
+            self.trackers.close(failed=False)
+        self.start(self.run.progress.iteration)
+
     def start_to_evaluate(self) -> None:
         """Leave `metrics.jsonl` as it is, but for older lines of the evaluations that come, and open the trackers."""
         self.keep = self.file.replace
@@ -139,6 +148,7 @@ class Metrics:
             "tflops_per_gpu": None,
             "data_wait_ms": wait * 1000,
             "eta_seconds": None,
+            "skipped": None,
             "params_norm": None,
             "gate": None,
             "peak_memory_bytes": None,
@@ -166,16 +176,19 @@ class Metrics:
         """Fetch what the waiting lines lack from the device, and print their log line."""
         lines, results = [waiting.line for waiting in self.waiting], [waiting.result for waiting in self.waiting]
         losses = torch.stack([result.loss for result in results]).tolist()
+        codes = torch.stack([result.skipped for result in results]).tolist()
         norms = torch.stack(
             [result.loss.new_tensor(math.nan) if result.grad_norm is None else result.grad_norm for result in results]
         )
         length, num_iterations = self.run.config.model.seq_length, self.run.num_iterations
         total = 0.0
-        for (line, result, began, _, ended), loss, norm in zip(self.waiting, losses, norms.tolist(), strict=True):
+        columns = zip(self.waiting, losses, norms.tolist(), map(Why, codes), strict=True)
+        for (line, result, began, _, ended), loss, norm, why in columns:
             seconds = seconds_between(began, ended)
             total += seconds
             line |= self.throughput.rates(result.num_samples * length, seconds)
             line |= {"lm_loss": loss, "grad_norm": norm, "elapsed_ms": seconds * 1000}
+            line["skipped"] = None if why is Why.UPDATED else why.word
         lines[-1]["eta_seconds"] = total / len(lines) * (num_iterations - lines[-1]["iteration"])
         lines[-1] |= measures._asdict()
         rates = self.throughput.rates(sum(result.num_samples for result in results) * length, total)

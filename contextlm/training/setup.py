@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from megatron.core.distributed import (
@@ -31,6 +31,7 @@ from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
 from contextlm.parallel.seeds import seed_dropout, seed_weights
 from contextlm.training.optimizer import build_optimizer
+from contextlm.training.skipping import Skipping
 from contextlm.training.whereabouts import Whereabouts
 
 
@@ -40,6 +41,7 @@ class Progress:
 
     iteration: int = 0
     consumed_samples: int = 0
+    skipped_iterations: list[tuple[int, str]] = field(default_factory=list)  # those told of, and why
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Run:
     datasets: Datasets
     model: tuple[DistributedDataParallel, ...]
     optimizer: MegatronOptimizer
+    skipping: Skipping
     token_byte_lengths: torch.Tensor | None
     progress: Progress
     where: Whereabouts
@@ -164,6 +167,7 @@ def setup(
         datasets,
         model,
         optimizer,
+        Skipping(config, runtime.device),
         None if lengths is None else torch.from_numpy(lengths).to(runtime.device),
         Progress(),
         where,

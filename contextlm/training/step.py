@@ -16,6 +16,7 @@ from torch import Tensor
 from contextlm.training import whereabouts
 from contextlm.training.optimizer import apply_schedule
 from contextlm.training.token_sums import LOSS_AND_TOKENS, TokenSums
+from contextlm.training.update import update
 
 if TYPE_CHECKING:
     from contextlm.training.setup import Run
@@ -25,9 +26,17 @@ Batches = Iterator[Tensor] | None
 
 
 class StepResult(NamedTuple):
-    """What one iteration did; loss and gradient norm (before the clip) stay on the device, scalars in fp64.
+    """What one iteration did; what is a tensor stays on the device.
 
-    An fp16 iteration whose gradients overflow updates nothing, lowers the loss scale and has no gradient norm.
+    Attributes:
+        loss: of the global batch, fp64 scalar; 0 on ranks that do not compute it.
+        num_samples: of the global batch.
+        grad_norm: before the clip, fp64 scalar; None where fp16 gradients overflow, which lowers the loss scale.
+        learning_rate: of the update.
+        loss_scale: of the backward pass.
+        skipped: why nothing was updated, a code of `skipping.Why`, int64 scalar; 0 if it was.
+        own_sums: token sums of this rank's own micro-batches, fp64 [micro-batches, sums].
+        own_norms: of this rank's gradients, fp32, in the order of its optimizer's.
     """
 
     loss: Tensor
@@ -35,32 +44,44 @@ class StepResult(NamedTuple):
     grad_norm: Tensor | None
     learning_rate: float
     loss_scale: Tensor | float
-    skipped: bool
+    skipped: Tensor
+    own_sums: Tensor
+    own_norms: Tensor | None
 
 
-def train_step(run: Run, batches: Batches) -> StepResult:
+def train_step(run: Run, batches: Batches, token_sums: TokenSums = LOSS_AND_TOKENS) -> StepResult:
     """One iteration, whose number is that of the finished ones plus one."""
-    loss, num_samples = compute_gradients(run, batches), run.global_batch_size
+    sums, num_samples = compute_gradients(run, batches, token_sums), run.global_batch_size
     lr = apply_schedule(run.config, run.optimizer, run.schedule_position)
     loss_scale = run.optimizer.get_loss_scale() if run.config.training.fp16 else 1.0
     run.where.at(whereabouts.UPDATE)
-    updated, grad_norm, _ = run.optimizer.step()
-    return StepResult(loss, num_samples, grad_norm, lr, loss_scale, skipped=not updated)
+    done = update(run, sums.loss)
+    return StepResult(sums.loss, num_samples, done.grad_norm, lr, loss_scale, done.skipped, sums.own, done.own_norms)
 
 
-def compute_gradients(run: Run, batches: Batches) -> Tensor:
-    """Fill the gradient buffers from one global batch.
+class Sums(NamedTuple):
+    """Sums over tokens, as a `TokenSums` has them, on the device; zeros on ranks that do not compute the loss.
 
-    loss = (sum of the token losses over all micro-batches and data-parallel ranks) / (number of those tokens)
-
-    Returns:
-        the loss on ranks of the last stage, zero elsewhere; a scalar on the device.
+    Attributes:
+        total: over the micro-batches of all data-parallel ranks, fp64 [sums].
+        own: of each micro-batch of this rank, fp64 [micro-batches, sums].
     """
+
+    total: Tensor
+    own: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """(sum of the token losses) / (number of those tokens), a scalar."""
+        return self.total[0] / self.total[1].clamp(min=1)
+
+
+def compute_gradients(run: Run, batches: Batches, token_sums: TokenSums = LOSS_AND_TOKENS) -> Sums:
+    """Fill the gradient buffers from one global batch; the gradients are those of the `loss` of the sums."""
     for part in run.model:
         part.zero_grad_buffer()
     run.optimizer.zero_grad()
-    sums = forward_backward(run, batches, num_microbatches=run.num_microbatches)
-    return sums[0] / sums[1].clamp(min=1)
+    return forward_backward(run, batches, num_microbatches=run.num_microbatches, token_sums=token_sums)
 
 
 def forward_backward(
@@ -70,7 +91,7 @@ def forward_backward(
     num_microbatches: int,
     forward_only: bool = False,
     token_sums: TokenSums = LOSS_AND_TOKENS,
-) -> Tensor:
+) -> Sums:
     """Run the pipeline schedule.
 
     Args:
@@ -80,10 +101,6 @@ def forward_backward(
             micro-batches that fill the last one are not counted (in training there are none).
         forward_only: no backward pass.
         token_sums: what to sum over the tokens.
-
-    Returns:
-        the sums over micro-batches and data-parallel ranks, fp64 [token_sums.size]; zeros on ranks that do not
-        compute the loss.
     """
     parallel, num_parts = run.config.parallel, len(run.model)
     # Parts of a stage that read tokens read the same ones, each in its time.
@@ -103,10 +120,12 @@ def forward_backward(
         forward_only=forward_only,
     )
     if not run.layout.is_last_stage:
-        return torch.zeros(token_sums.size, dtype=torch.float64, device=run.runtime.device)
-    sums = torch.stack(reports[:num_microbatches]).sum(dim=0)
-    torch.distributed.all_reduce(sums, group=run.layout.groups.dp)
-    return sums
+        own = torch.zeros(num_microbatches, token_sums.size, dtype=torch.float64, device=run.runtime.device)
+        return Sums(own[0], own)
+    own = torch.stack(reports[:num_microbatches])
+    total = own.sum(dim=0)
+    torch.distributed.all_reduce(total, group=run.layout.groups.dp)
+    return Sums(total, own)
 
 
 def _one_for_each_reader(batches: Batches, reads: Sequence[bool]) -> list[Batches]:

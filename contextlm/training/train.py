@@ -14,7 +14,7 @@ from contextlm.training.metrics import Metrics
 from contextlm.training.nan_check import NanCheck
 from contextlm.training.profiling import Profile
 from contextlm.training.setup import Run
-from contextlm.training.step import train_step
+from contextlm.training.step import Batches, train_step
 from contextlm.training.stopping import Stopping
 
 
@@ -40,8 +40,8 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
         return None
     saving.save_config(run)
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
-    nan_check = NanCheck(run, hosts)
-    batches = metrics.timed(run.micro_batches(run.datasets.train, progress.consumed_samples, run.num_microbatches_at))
+    nan_check = NanCheck(run, hosts, metrics.say)
+    batches = _batches(run, metrics)
     with Stopping(run, hosts, metrics.say) as stopping:
         while progress.iteration < run.num_iterations:
             profile.before_iteration()
@@ -56,7 +56,11 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             if saves or _due(progress.iteration, run.config.logging.log_interval):
                 save_lock.require(run.config.checkpoint.save, run.runtime.rank, hosts)
                 metrics.log()
-                nan_check.look(before_save=saves)
+                if nan_check.look(before_save=saves):  # the run is back at a checkpoint
+                    _close(batches)
+                    metrics.go_back()
+                    batches = _batches(run, metrics)
+                    continue
                 collect_garbage()
                 metrics.restart_clock()
             if _due(progress.iteration, config.check_replicas_interval):
@@ -72,9 +76,20 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             if ends:
                 break
     run.where.at("closing")
+    _close(batches)
+    return stopping.signal_name
+
+
+def _batches(run: Run, metrics: Metrics) -> Batches:
+    """The micro-batches of the next iteration and on."""
+    samples, first = run.datasets.train, run.progress.consumed_samples
+    return metrics.timed(run.micro_batches(samples, first, run.num_microbatches_at))
+
+
+def _close(batches: Batches) -> None:
+    """Stop reading ahead."""
     if batches is not None:
         batches.close()
-    return stopping.signal_name
 
 
 def _due(iteration: int, interval: int | None) -> bool:

@@ -33,7 +33,7 @@ def loss_by_hand(values: dict[str, Any]) -> tuple[float, float]:
     with small_run("gpt2", **values) as run:
         randomize(run.language_model[0])
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
-        found = compute_gradients(run, batches).item()
+        found = compute_gradients(run, batches).loss.item()
         batches.close()
         losses = []
         for n in range(4):

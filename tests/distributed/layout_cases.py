@@ -47,7 +47,7 @@ def train(
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
         losses, norms, gradients = [], [], {}
         for step in range(STEPS):
-            loss = compute_gradients(run, batches)
+            loss = compute_gradients(run, batches).loss
             if step == 0:
                 gradients = head_gradients(run)
             apply_schedule(run.config, run.optimizer, step + 1)

@@ -37,32 +37,34 @@ def overflow(values: dict[str, Any], rank: int, alone: bool = False) -> tuple[li
     fp16 = {"fp16": True, "initial_loss_scale": SCALE, "hysteresis": 1, "micro_batch_size": 2, "global_batch_size": 4}
     compute_gradients, done = step.compute_gradients, []
 
-    def with_an_inf(run: Any, batches: Any) -> torch.Tensor:
-        loss = compute_gradients(run, batches)
+    def with_an_inf(run: Any, *arguments: Any) -> Any:
+        sums = compute_gradients(run, *arguments)
         if len(done) == 1 and run.runtime.rank == rank:
             weights = dict(run.language_model[0].named_parameters())
             matrix = next(weight for name, weight in weights.items() if name.endswith("mlp.linear_fc1.weight"))
             matrix.main_grad[3, 5] = torch.inf  # no other rank holds it
-        return loss
+        return sums
 
     # All sums of the optimizer's step: a rank that skips would leave its peers waiting for the gradient norm.
     deaf = mock.patch.object(torch.distributed, "all_reduce", lambda *arguments, **options: None)
     with small_run("gpt2", lr=1e-3, **fp16, **values) as run:
-        update = run.optimizer.step
+        update = step.update
 
-        def deaf_update() -> Any:
-            with deaf if len(done) == 1 else contextlib.nullcontext():
-                return update()
+        def maybe_deaf_update(*arguments: Any) -> Any:
+            with deaf if alone and len(done) == 1 else contextlib.nullcontext():
+                return update(*arguments)
 
-        run.optimizer.step = deaf_update if alone else update
         weights = [*run.model[0].parameters(), *run.optimizer.chained_optimizers[0].get_parameters()]  # and masters
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
-        with mock.patch.object(step, "compute_gradients", with_an_inf):
+        with (
+            mock.patch.object(step, "compute_gradients", with_an_inf),
+            mock.patch.object(step, "update", maybe_deaf_update),
+        ):
             for _ in range(2 if alone else 3):
                 before = [weight.detach().clone() for weight in weights]
                 result = step.train_step(run, batches)
                 changed = not all(map(torch.equal, before, weights))
-                done.append(Iteration(result.skipped, run.optimizer.get_loss_scale().item(), changed))
+                done.append(Iteration(bool(result.skipped), run.optimizer.get_loss_scale().item(), changed))
         if batches is not None:
             batches.close()
         return done, replicas.differences(run)

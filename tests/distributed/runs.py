@@ -50,6 +50,10 @@ class NoTokenizer:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
+    def decode(self, ids: list[int]) -> str:
+        """The numbers."""
+        return " ".join(map(str, ids))
+
     def token_byte_lengths(self) -> None:
         """Not known."""
 

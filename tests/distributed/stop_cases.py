@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,8 +20,8 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
 
     Args:
         what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
-            "overflow": all gradients are infinite from then on; "norm": a gradient norm of infinity; "evaluation": it
-            fails, after that iteration; "nothing".
+            "overflow": all gradients are infinite from then on; "norm": one gradient is; "evaluation": it fails, after
+            that iteration; "nothing".
         on_rank: where it happens; on every rank if None.
 
     Returns:
@@ -75,12 +75,30 @@ def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[.
             get_model_config(run.model[0]).grad_scale_func = lambda loss: loss * float("inf")
         if now and what == "weights":
             _spoil(run)
+        if now and what == "norm":
+            with _infinite_gradient():
+                return train_step(run, batches)
         result = train_step(run, batches)
         if now and what == "late":
             _spoil(run)
-        return result._replace(grad_norm=result.grad_norm * float("inf")) if now and what == "norm" else result
+        return result
 
     return step
+
+
+@contextlib.contextmanager
+def _infinite_gradient() -> Iterator[None]:
+    from contextlm.training import step
+
+    original = step.compute_gradients
+
+    def with_an_inf(run: Any, *arguments: Any) -> Any:
+        sums = original(run, *arguments)
+        next(run.language_model[-1].parameters()).main_grad.flatten()[0] = float("inf")
+        return sums
+
+    with mock.patch.object(step, "compute_gradients", with_an_inf):
+        yield
 
 
 def _failing(evaluate: Callable[..., Any], at: int | None) -> Callable[..., Any]:

@@ -79,7 +79,7 @@ def test_the_end_of_its_time_stops_a_run(train, tmp_path: Path) -> None:
 )
 def test_nan_stops_all_ranks_and_is_never_saved(train, tmp_path: Path, layout, what, values, words) -> None:
     given = {"save_interval": 2, "train_iters": 6} | LAYOUTS[layout] | values
-    for rank in train("run", 3, what, **given):
+    for rank in train("run", 3, what, on_nan="abort", **given):
         assert rank["fault"][0] == words
         assert f"the last good checkpoint is {tmp_path / 'run' / 'iter_0000002'}; " in rank["fault"][1]
     assert tracker(tmp_path / "run") == "2" and not (tmp_path / "run" / "iter_0000004").exists()

@@ -11,6 +11,8 @@ from tests.cli.programs import losses, train
 from tests.conftest import GPUS
 from tests.distributed.causality_cases import leaks
 from tests.distributed.pool import Pool
+from tests.distributed.skip_cases import train as train_disturbed
+from tests.distributed.test_skipped_updates import NAN_LOSS, NAN_NORM, UPDATED
 from tests.gpu import cases
 from tests.small_configs import BACKBONES, FUSIONS
 
@@ -55,6 +57,19 @@ def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool, optimizer:
     assert len(found) == 10
     (planted,) = gpu_pool.run(cases.waits, 1, values=batches, planted=True)
     assert len(planted) == 10
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", [{}, {"use_distributed_optimizer": False}], ids=["distributed", "plain"])
+def test_a_nan_is_skipped_without_a_wait(gpu_pool: Pool, optimizer: dict, precision: str) -> None:
+    values = optimizer | {"bf16": precision == "bf16"}
+    assert gpu_pool.run(cases.waits, 1, values=values | {"skip_spikes": True, "global_batch_size": 4}) == [[]]
+    for what, reason in (("loss", NAN_LOSS), ("gradient", NAN_NORM)):
+        (found,) = gpu_pool.run(train_disturbed, 1, values=values, what=what)
+        assert found.codes == [UPDATED, reason, UPDATED]
+        assert found.kept == [False, True, False] and found.is_finite
+    unchecked = values | {"check_for_nan_in_loss_and_grad": False}
+    assert not gpu_pool.run(train_disturbed, 1, values=unchecked, what="loss")[0].is_finite
 
 
 @pytest.mark.parametrize("interleaved", [False, True], ids=["plain", "interleaved"])

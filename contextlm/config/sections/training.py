@@ -46,8 +46,24 @@ class TrainingConfig:
     )
     check_for_nan_in_loss_and_grad: bool = option(
         True,
-        "Stop when the loss, the gradient norm or a weight is NaN or infinite, before the next save; looked at with "
-        "the log line. Not with the loss scale of fp16 that adapts itself: there an overflow is no fault.",
+        "An iteration whose loss or gradient norm is NaN or infinite updates nothing, and --on-nan says what follows; "
+        "a weight that is stops the run before it is saved. Not with the loss scale of fp16 that adapts itself: there "
+        "an overflow is no fault.",
+    )
+    on_nan: str = option(
+        "skip",
+        "After an iteration whose loss or gradient norm is NaN or infinite: skip, go on with the next, and stop at the "
+        "third in a row; abort, stop; rollback, go back to the newest checkpoint, at most three times. Found with the "
+        "log line.",
+        choices=("skip", "abort", "rollback"),
+    )
+    skip_spikes: bool = option(
+        False,
+        "An iteration updates nothing whose loss or gradient norm is more than 6 standard deviations above the mean of "
+        "the last 128 that updated, once there are 64.",
+    )
+    iterations_to_skip: tuple[str, ...] = option(
+        (), "Iterations whose batches are read and computed, but update nothing.", example=("1201", "1202")
     )
     eval_context_zeroed: bool = option(
         True, "Evaluate a second time with zero in place of the context head's predictions: what it is worth."

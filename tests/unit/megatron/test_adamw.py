@@ -123,6 +123,28 @@ def test_a_lost_step_count_would_show(fused):
     assert not torch.allclose(flat(resumed_params)[0], flat(params)[0])
 
 
+def test_a_step_that_the_device_leaves_out_changes_no_bit(fused):
+    """From gradients that are no numbers; the next one is as if there had been none."""
+    params, reference = parameters(), parameters()
+    optimizer, undisturbed = fused(groups(params)), fused(groups(reference))
+    for number in range(3):
+        optimizer.found_inf = torch.tensor(0.0)
+        step(optimizer, params, number)
+        step(undisturbed, reference, number)
+        for param in flat(params):
+            param.grad.fill_(float("nan"))
+        optimizer.found_inf = torch.tensor(1.0)
+        optimizer.step()
+    assert int(optimizer.param_groups[0]["step"]) == 3
+    for param, expected in zip(flat(params), flat(reference), strict=True):
+        assert torch.equal(param, expected)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[param][moment], undisturbed.state[expected][moment])
+    optimizer.found_inf = torch.tensor(0.0)
+    optimizer.step()
+    assert flat(params)[0].isnan().all()  # the control
+
+
 def test_groups_that_count_differently_are_refused(fused):
     optimizer = fused(groups(parameters()))
     state = optimizer.state_dict()

@@ -81,13 +81,13 @@ def test_the_program_tells_them_last_and_ends_with_1(monkeypatch, capsys) -> Non
     import pretrain_contextlm
     from contextlm.config.resolve import Invocation
     from contextlm.config.schema import Config
-    from contextlm.training import loop
+    from contextlm.preflight import host_checks
 
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(pretrain_contextlm, "parse", lambda words: Invocation(Config(), False, False, 1, ()))
-    monkeypatch.setattr(loop, "build_tokenizer", no_memory)
+    monkeypatch.setattr(host_checks, "build_tokenizer", no_memory)
     with pytest.raises(SystemExit) as caught:
         pretrain_contextlm.main()
     assert caught.value.code == 1

@@ -1,0 +1,52 @@
+"""One update of the weights from the gradients that are there, or none: what megatron-core's `step` does, and a choice.
+
+Its steps are megatron-core's own, in its order: gradients to the master weights, norm, clip, AdamW, masters to weights.
+Between norm and clip the device decides whether AdamW leaves out this one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from contextlm.megatron import grad_norm
+
+if TYPE_CHECKING:
+    from contextlm.training.setup import Run
+
+
+class Update(NamedTuple):
+    """What became of it, on the device.
+
+    Attributes:
+        skipped: a code of `skipping.Why`, int64 scalar; 0 if it updated.
+        grad_norm: of the whole model before the clip, fp64 scalar; None where fp16 gradients overflow.
+        own_norms: of this rank's gradients, in the order of the optimizer's, fp32.
+    """
+
+    skipped: Tensor
+    grad_norm: Tensor | None
+    own_norms: Tensor | None
+
+
+@torch.no_grad()
+def update(run: Run, loss: Tensor) -> Update:
+    """Update the weights of this rank's stage; collective.
+
+    Args:
+        run: the run, whose gradient buffers are filled.
+        loss: of the global batch, fp64 scalar; 0 on ranks that do not compute it.
+    """
+    (optimizer,) = run.optimizer.chained_optimizers
+    if optimizer.prepare_grads():  # fp16: asked on the host, which sets the loss scale
+        return Update(run.skipping.overflow, None, None)
+    gradients = optimizer.get_main_grads_for_grad_norm()
+    norm, own_norms = grad_norm.total(gradients, optimizer.get_grad_stats_parallel_group())
+    skipped = run.skipping.why(run.progress.iteration + 1, loss, norm)
+    if run.config.optimizer.clip_grad > 0:
+        grad_norm.clip(optimizer.get_parameters(), run.config.optimizer.clip_grad, norm)
+    optimizer.optimizer.found_inf = (skipped > 0).float()
+    optimizer.step_with_ready_grads()
+    return Update(skipped, norm, own_norms)
