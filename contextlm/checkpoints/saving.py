@@ -19,7 +19,7 @@ from contextlm.checkpoints import checkpoint_folder, manifest, rng_state
 from contextlm.checkpoints.optimizer_state import OptimizerState
 from contextlm.checkpoints.sharded_state import CONTENT, metadata, weights_state
 from contextlm.config.yaml_file import write as write_config
-from contextlm.errors import UserError
+from contextlm.errors import UserError, tell_warnings
 from contextlm.training.provenance import made_by
 from contextlm.training.setup import Run, gathered_weights
 
@@ -39,7 +39,7 @@ def save(run: Run, say: Callable[[str], None]) -> None:
     iteration, is_first = run.progress.iteration, run.runtime.rank == 0
     temporary = checkpoint_folder.temporary_folder(root, iteration)
     if is_first:
-        checkpoint_folder.begin(temporary)
+        tell_warnings(checkpoint_folder.begin(temporary))
     torch.distributed.barrier()
     with gathered_weights(run):
         state = weights_state(run.language_model, run.layout)

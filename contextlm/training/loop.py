@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints import checkpoint_folder, manifest
+from contextlm.checkpoints.selection import choose
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.tokenizers import build_tokenizer
@@ -53,6 +54,8 @@ def _first_samples(config: Config) -> range:
     if config.training.skip_train:
         return range(0)
     resumes = given.load is not None and not given.finetune
-    folder = checkpoint_folder.find(given.load) if resumes else None
+    # All of its files are looked at later, by all ranks together.
+    look = {"damage": manifest.incomplete, "may_fall_back": given.load_fallback}
+    folder = choose(checkpoint_folder.candidates(given.load), lambda line: None, **look) if resumes else None
     first = 0 if folder is None else checkpoint_folder.read_run(folder)["consumed_samples"]
     return range(first, first + 1)
