@@ -48,7 +48,7 @@ def flip_a_weight(folder: Path) -> str:
 def test_every_file_is_read_by_one_rank(pool: Pool, trained: Trained) -> None:
     folder = trained.folder / "iter_0000004"
     read = pool.run(cases.bytes_read, 2, folder=str(folder))
-    assert sorted(read[0] + read[1]) == sorted(manifest.read(folder)) and len(read[0]) == len(read[1])
+    assert sorted(read[0] + read[1]) == sorted(manifest.read(folder)) and abs(len(read[0]) - len(read[1])) <= 1
     files = [file.name for file in folder.iterdir() if file.name != "manifest.json"]
     assert sorted(manifest.read(folder)) == sorted(files)
 

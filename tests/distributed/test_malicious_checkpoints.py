@@ -18,6 +18,8 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from contextlm.checkpoints import manifest
+from contextlm.config.schema import DataConfig
+from contextlm.data.tokenizers import build_tokenizer
 from contextlm.megatron.safe_loading import read_index
 from tests.distributed import integrity_cases as cases
 from tests.distributed.pool import Pool
@@ -71,7 +73,7 @@ BAITS = {"common.pt": in_common, "index": in_index, "object": in_object, "weight
 
 def plain(module: ModuleType) -> ModuleType:
     """A module of torch as it is on the disk, without our mend."""
-    specification = importlib.util.spec_from_file_location(f"plain_{module.__name__}", module.__file__)
+    specification = importlib.util.spec_from_file_location(f"{module.__name__}_again", module.__file__)
     fresh = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(fresh)
     return fresh
@@ -97,6 +99,7 @@ def sound(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An `iter_` folder."""
     folder = tmp_path_factory.mktemp("sound")
     pool.run(train, 2, folder=str(folder), steps=1, values=cases.BATCH)
+    build_tokenizer(DataConfig(tokenizer_type="ByteTokenizer")).save(folder / "iter_0000001")  # tools want one
     return folder / "iter_0000001"
 
 
