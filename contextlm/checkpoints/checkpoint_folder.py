@@ -146,6 +146,7 @@ def publish(temporary: Path, iteration: int) -> Path:
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
     temporary.rename(folder)
+    atomic_files.sync(folder.parent)  # or the disk might learn of the tracker first
     shutil.rmtree(replaced, ignore_errors=True)
     atomic_files.write_bytes(folder.parent / TRACKER, f"{iteration}\n".encode())
     atomic_files.sync(folder.parent)

@@ -62,6 +62,8 @@ def test_a_flipped_bit_is_refused_or_passed_over_and_would_load_in_silence(
     for ((problem, said),) in pool.run(cases.load_each, 2, values={}, **tries):
         assert problem.startswith(f"checkpoint {folder}/iter_0000004 is damaged: {name} has another sha256")
         assert "--load-fallback" in problem and said == []
+    (problem,) = pool.run(cases.open_each, 1, **tries)
+    assert problem.startswith(f"checkpoint {folder}/iter_0000004 is damaged: {name}")
     # The control: nothing else would notice.
     for ((problem, said),) in pool.run(cases.load_each, 2, values={"verify_integrity": False}, **tries):
         assert problem == "" and "iteration 4" in said[-1]
@@ -71,9 +73,7 @@ def test_a_flipped_bit_is_refused_or_passed_over_and_would_load_in_silence(
     assert silent[0] == "" and "iter_0000004 is damaged" in silent[1][0] and "iteration 2" in silent[1][-1]
 
 
-def test_what_is_incomplete_is_told_on_every_rank_even_unverified(
-    pool: Pool, trained: Trained, tmp_path: Path
-) -> None:
+def test_what_is_incomplete_is_told_on_every_rank_even_unverified(pool: Pool, trained: Trained, tmp_path: Path) -> None:
     parts = (".metadata", "common.pt", "metadata.json", "run.json", "config.yaml")
     for name in parts:
         for kind in ("without", "empty"):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from contextlm import atomic_files
 from contextlm.checkpoints import checkpoint_folder, manifest
 from contextlm.checkpoints.checkpoint_folder import candidates
 from contextlm.checkpoints.selection import choose
 from contextlm.errors import UserError
+from contextlm.training.loop import _first_samples
+from tests.small_configs import small_config
 
 PARTS = (".metadata", "common.pt", "metadata.json", "config.yaml", "run.json")
 SHARDS = ("__0_0.distcp", "__1_0.distcp")
@@ -106,6 +110,21 @@ def test_without_the_hashes_a_lack_is_still_found(root, name):
     (root / "iter_0000030" / name).unlink()
     with pytest.raises(UserError, match=f"iter_0000030 is incomplete: {name} is missing"):
         chosen(root, damage=manifest.incomplete)
+
+
+def test_before_the_ranks_meet_the_same_one_is_meant(root):
+    """Where a run begins in its data is asked before there is a process group; nothing is read for it but JSON."""
+
+    def begins_at(**values: bool) -> int:
+        return _first_samples(small_config(load=str(root), save=str(root), **values)).start
+
+    assert begins_at() == 120
+    (root / "iter_0000030" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"iter_0000030 is incomplete: run.json does not say consumed_samples"):
+        begins_at(verify_integrity=False)
+    assert begins_at(load_fallback=True) == 80
+    (root / "latest_checkpointed_iteration.txt").write_text("")
+    assert begins_at() == 80
 
 
 def test_none_is_intact(root):
@@ -205,14 +224,48 @@ def test_a_kill_between_the_two_renames_leaves_the_checkpoint_that_was(root, mon
     assert chosen(root) == ("iter_0000030", [])
 
 
+@pytest.mark.parametrize("iteration", [30, 40])
+def test_a_kill_at_any_step_leaves_an_intact_checkpoint_in_force(root, tmp_path_factory, monkeypatch, iteration):
+    """Before each thing that is done to the disk; a tracker that names a checkpoint names an intact one."""
+    steps_before_the_kill = 0
+
+    def counted(do):
+        def step(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return do(*arguments, **options)
+
+        return step
+
+    done = False
+    while not done:
+        copy = shutil.copytree(root, tmp_path_factory.mktemp("killed"), dirs_exist_ok=True)
+        temporary = checkpoint_folder.temporary_folder(copy, iteration)
+        checkpoint_folder.begin(temporary)
+        write(temporary, iteration)
+        left = steps_before_the_kill
+        with monkeypatch.context() as patched:
+            for where, name in ((Path, "rename"), (shutil, "rmtree"), (os, "replace"), (atomic_files, "sync")):
+                patched.setattr(where, name, counted(getattr(where, name)))
+            try:
+                checkpoint_folder.publish(temporary, iteration)
+                done = True
+            except KeyboardInterrupt:
+                pass
+        name, said = chosen(copy)
+        assert name in ("iter_0000030", f"iter_00000{iteration}", "iter_0000030.old") and said == []
+        steps_before_the_kill += 1
+    assert steps_before_the_kill > 10 and name == f"iter_00000{iteration}"
+
+
 def test_what_is_not_here_as_it_was_written_gets_no_manifest(root):
     folder = root / "iter_0000030"
     (folder / "manifest.json").unlink()
     digests = manifest.digests(folder, [*PARTS, *SHARDS])
     (folder / SHARDS[0]).write_bytes(b"")
     (folder / SHARDS[1]).unlink()
-    with pytest.raises(
-        UserError, match=r"__0_0.distcp has 0 bytes in place of \d+, __1_0.distcp is missing; every"
-    ):
+    with pytest.raises(UserError, match=r"__0_0.distcp has 0 bytes in place of \d+, __1_0.distcp is missing; every"):
         manifest.write(folder, digests)
     assert not (folder / "manifest.json").exists()
