@@ -63,7 +63,7 @@ def candidates(path: str | Path) -> Candidates:
     newest_first = [folders[iteration] for iteration in sorted(folders, reverse=True)]
     try:
         named = tracker.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         problem = f"{tracker} is missing" if folders else None
     except OSError as error:
         problem = f"{tracker} cannot be read: {error.strerror}"
@@ -101,9 +101,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((folder / RUN_FILE).read_bytes())
-    except (OSError, ValueError) as error:
+        lacking = RUN_KEYS - set(found)
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE}: {error}; use another checkpoint") from None
-    if lacking := RUN_KEYS - set(found):
+    if lacking:
         raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE} does not say {', '.join(sorted(lacking))}")
     return found
 

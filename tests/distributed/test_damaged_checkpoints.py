@@ -62,7 +62,7 @@ def test_a_flipped_bit_is_refused_or_passed_over_and_would_load_in_silence(
     for ((problem, said),) in pool.run(cases.load_each, 2, values={}, **tries):
         assert problem.startswith(f"checkpoint {folder}/iter_0000004 is damaged: {name} has another sha256")
         assert "--load-fallback" in problem and said == []
-    (problem,) = pool.run(cases.open_each, 1, **tries)
+    ((problem,),) = pool.run(cases.open_each, 1, **tries)
     assert problem.startswith(f"checkpoint {folder}/iter_0000004 is damaged: {name}")
     # The control: nothing else would notice.
     for ((problem, said),) in pool.run(cases.load_each, 2, values={"verify_integrity": False}, **tries):

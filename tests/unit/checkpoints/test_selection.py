@@ -61,7 +61,7 @@ def test_the_one_in_force_is_used(root):
     (root / "latest_checkpointed_iteration.txt").write_text("20")  # a kill before the tracker, or somebody's wish
     assert chosen(root) == ("iter_0000020", [])
     assert chosen(root / "iter_0000010") == ("iter_0000010", [])
-    assert chosen(root / "nowhere") == (None, [])
+    assert chosen(root / "nowhere") == chosen(root / "iter_0000010" / "run.json") == (None, [])
 
 
 def flip(file: Path) -> None:
