@@ -56,3 +56,14 @@ def bytes_read(folder: str) -> list[str]:
     with small_run("gpt2", **BATCH), mock.patch.object(manifest, "_digest", wraps=manifest._digest) as digest:
         assert joint_look.damage(Path(folder), hashes=True) == []
         return [call.args[0].name for call in digest.call_args_list]
+
+
+def look_from_another_disk(folder: str) -> list[str]:
+    """What is found where the last rank's host does not have the folder."""
+    from pathlib import Path
+
+    from contextlm.checkpoints import joint_look
+    from tests.distributed.runs import small_run
+
+    with small_run("gpt2", **BATCH) as run:
+        return joint_look.damage(Path(folder, "elsewhere" if run.layout.is_last_rank else ""), hashes=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,12 @@ def test_every_file_is_read_by_one_rank(pool: Pool, trained: Trained) -> None:
     assert sorted(read[0] + read[1]) == sorted(manifest.read(folder)) and abs(len(read[0]) - len(read[1])) <= 1
     files = [file.name for file in folder.iterdir() if file.name != "manifest.json"]
     assert sorted(manifest.read(folder)) == sorted(files)
+
+
+def test_a_host_without_the_folder_is_named(pool: Pool, trained: Trained) -> None:
+    folder = str(trained.folder / "iter_0000004")
+    one, other = pool.run(cases.look_from_another_disk, 2, folder=folder)
+    assert one == other == [f"it cannot be seen from {socket.gethostname()}: every host must have one shared folder"]
 
 
 def test_a_flipped_bit_is_refused_or_passed_over_and_would_load_in_silence(
