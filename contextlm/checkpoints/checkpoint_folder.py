@@ -101,11 +101,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((folder / RUN_FILE).read_bytes())
-        lacking = RUN_KEYS - set(found)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE}: {error}; use another checkpoint") from None
-    if lacking:
-        raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE} does not say {', '.join(sorted(lacking))}")
+    if not isinstance(found, dict):
+        raise UserError(f"checkpoint {folder} is incomplete: {RUN_FILE} says nothing of a run; use another checkpoint")
     return found
 
 
