@@ -5,6 +5,7 @@ What the tensors are: `sharded_state.py`. The files around them: `checkpoint_fol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint import CheckpointException
 
-from contextlm.checkpoints import checkpoint_folder, compatibility, continuation, rng_state, spike_window
+from contextlm.checkpoints import checkpoint_folder, compatibility, continuation, joint_look, rng_state, spike_window
+from contextlm.checkpoints.checkpoint_folder import Candidates
 from contextlm.checkpoints.optimizer_state import OptimizerState
+from contextlm.checkpoints.selection import choose
 from contextlm.checkpoints.sharded_state import metadata, weights_state
 from contextlm.errors import UserError
 from contextlm.parallel.layout import Layout
@@ -34,28 +37,26 @@ def load(run: Run, say: Say) -> int:
     continues what it began.
 
     Raises:
-        UserError: nothing is there, it is of another model, or another run's checkpoints would be overwritten.
+        UserError: nothing is there, it is damaged or of another model, or another run's checkpoints would be
+            overwritten.
     """
     run.where.at("loading")
     given = run.config.checkpoint
     begins_elsewhere = given.finetune or given.init_backbone_from is not None
-    saved_before = None if given.save is None else checkpoint_folder.find(given.save)
+    saved_before = Candidates([]) if given.save is None else joint_look.candidates(given.save)
     source = given.load if given.init_backbone_from is None else given.init_backbone_from
-    if saved_before is not None and (begins_elsewhere or given.resumes_itself):
-        _resume(run, saved_before, say)
+    if saved_before.are_there and (begins_elsewhere or given.resumes_itself):
+        _resume(run, _chosen(run, saved_before, say), say)
         return run.progress.iteration
-    if saved_before is not None:
+    if saved_before.are_there:
         raise UserError(
-            f"--save {given.save}: would overwrite {saved_before} of another run; "
+            f"--save {given.save}: would overwrite {saved_before.first or 'checkpoints'} of another run; "
             f"continue that one with --load {given.save}, or save elsewhere"
         )
     if source is None or given.resumes_itself:
         say(f"fresh start: no checkpoint in {given.load}" if given.load else "fresh start")
         return 0
-    folder = checkpoint_folder.find(source)
-    if folder is None:
-        flag = "--load" if given.init_backbone_from is None else "--init-backbone-from"
-        raise UserError(f"{flag} {source}: holds no complete checkpoint; check the path")
+    folder = _chosen(run, joint_look.candidates(source), say)
     if given.init_backbone_from is not None:
         load_weights(run, folder, backbone_only=True)
         say(f"new context head on the backbone of {folder}")
@@ -71,12 +72,12 @@ def load_to_evaluate(run: Run, say: Say) -> None:
     """Take weights and iteration of the checkpoint of `--load`, or of `--init-backbone-from`, and nothing else.
 
     Raises:
-        UserError: it is of another model.
+        UserError: nothing is there, it is damaged, or it is of another model.
     """
     given = run.config.checkpoint
     source = given.load if given.init_backbone_from is None else given.init_backbone_from
-    folder = None if source is None else checkpoint_folder.find(source)
-    assert folder is not None, source  # checked with the configuration
+    assert source is not None  # checked with the configuration
+    folder = _chosen(run, joint_look.candidates(source), say)
     load_weights(run, folder, backbone_only=given.init_backbone_from is not None)
     run.progress.iteration = checkpoint_folder.read_run(folder)["iteration"]
     say(f"weights of {folder}, iteration {run.progress.iteration}")
@@ -86,6 +87,23 @@ def roll_back(run: Run, folder: Path, say: Say) -> None:
     """Put a run that has trained on back to one of its checkpoints; what reads its data must begin anew."""
     with gathered_weights(run):
         _resume(run, folder, say)
+
+
+def _chosen(run: Run, there: Candidates, say: Say) -> Path:
+    """The checkpoint to load, looked at by all ranks together.
+
+    Raises:
+        UserError: none is there, or it is damaged.
+    """
+    given = run.config.checkpoint
+    look = functools.partial(joint_look.damage, hashes=given.verify_integrity)
+    remedy = "--load-fallback goes on from the newest intact one before it"
+    folder = choose(there, say, damage=look, may_fall_back=given.load_fallback, remedy=remedy)
+    if folder is None:
+        backbone = given.init_backbone_from
+        source = f"--load {given.load}" if backbone is None else f"--init-backbone-from {backbone}"
+        raise UserError(f"{source}: holds no complete checkpoint; check the path")
+    return folder
 
 
 def _resume(run: Run, folder: Path, say: Say) -> None:

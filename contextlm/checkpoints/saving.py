@@ -16,11 +16,11 @@ from megatron.core import dist_checkpointing
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import atomic_files
-from contextlm.checkpoints import checkpoint_folder, rng_state, spike_window
+from contextlm.checkpoints import checkpoint_folder, manifest, rng_state, spike_window
 from contextlm.checkpoints.optimizer_state import OptimizerState
 from contextlm.checkpoints.sharded_state import CONTENT, metadata, weights_state
 from contextlm.config.yaml_file import write as write_config
-from contextlm.errors import UserError
+from contextlm.errors import UserError, tell_warnings
 from contextlm.training.provenance import made_by
 from contextlm.training.setup import Run, gathered_weights
 from contextlm.training.whereabouts import SAVING
@@ -42,7 +42,7 @@ def save(run: Run, say: Callable[[str], None]) -> None:
     run.where.at(SAVING, iteration)
     temporary = checkpoint_folder.temporary_folder(root, iteration)
     if is_first:
-        checkpoint_folder.begin(temporary)
+        tell_warnings(checkpoint_folder.begin(temporary))
     torch.distributed.barrier()
     with gathered_weights(run):
         state = weights_state(run.language_model, run.layout)
@@ -59,9 +59,25 @@ def save(run: Run, say: Callable[[str], None]) -> None:
         write_config(run.resolved_config, temporary / checkpoint_folder.CONFIG_FILE)
         run.tokenizer.save(temporary)
         atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, _describe(run))
+    digests = _everyones_digests(temporary, run.runtime.rank)
+    if is_first:
+        manifest.write(temporary, digests)
         checkpoint_folder.publish(temporary, iteration)
     torch.distributed.barrier()
     say(f"saved checkpoint {checkpoint_folder.iteration_folder(root, iteration)}")
+
+
+def _everyones_digests(folder: Path, rank: int) -> manifest.Digests:
+    """What all ranks wrote; each of them reads its own files again."""
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    try:
+        own: Any = manifest.digests(folder, manifest.written_by(folder, rank))
+    except OSError as error:
+        own = f"rank {rank}: {error}"
+    torch.distributed.all_gather_object(found, own)  # a rank that raised alone would leave the others waiting
+    if problems := [problem for problem in found if isinstance(problem, str)]:
+        raise UserError(f"checkpoint {folder} cannot be hashed: {'; '.join(problems)}")
+    return {name: digest for files in found for name, digest in files.items()}
 
 
 def _everyones(error: CheckpointException) -> str:

@@ -12,12 +12,12 @@ from megatron.core import dist_checkpointing
 from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import atomic_files
-from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints import checkpoint_folder, manifest
 from contextlm.checkpoints.sharded_state import CONTENT, weights_state
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import write as write_config
 from contextlm.data.tokenizer_interface import Tokenizer
-from contextlm.errors import UserError
+from contextlm.errors import UserError, tell_warnings
 from contextlm.parallel.layout import Layout
 from contextlm.training.provenance import made_by
 
@@ -39,7 +39,7 @@ def save_weights(
         UserError: it cannot be written; nothing is left.
     """
     temporary = checkpoint_folder.temporary_folder(root, 0)
-    checkpoint_folder.begin(temporary)
+    tell_warnings(checkpoint_folder.begin(temporary))
     try:
         dist_checkpointing.save(weights_state([model], layout), str(temporary), content_metadata=CONTENT)
         write_config(config, temporary / checkpoint_folder.CONFIG_FILE)
@@ -56,6 +56,7 @@ def save_weights(
             **facts,
         }
         atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, run)
+        manifest.write(temporary, manifest.digests(temporary, manifest.written_by(temporary, 0)))
         return checkpoint_folder.publish(temporary, 0)
     except CheckpointException as error:  # not an Exception
         causes = "; ".join(str(cause) for cause, _ in error.failures.values())

@@ -52,6 +52,15 @@ def checkpoint_problems(config: Config) -> list[str]:
             )
         if given.finetune:
             problems.append("--finetune: --init-backbone-from already starts from weights only; keep one of the two")
+    if given.load is None and given.init_backbone_from is None:
+        problems += [
+            f"{words}: nothing is loaded; add --load FOLDER, or drop it"
+            for words, is_given in (
+                ("--load-fallback", given.load_fallback),
+                ("--no-verify-integrity", not given.verify_integrity),
+            )
+            if is_given
+        ]
     if given.save_interval is not None and given.save is None:
         problems.append(f"--save-interval {given.save_interval}: nothing is saved without --save; add --save FOLDER")
     return problems

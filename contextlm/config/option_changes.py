@@ -151,7 +151,14 @@ HARMLESS = (
     "weight_decay_incr_style",
 )
 # Safe, and of the start itself: there is nothing to compare.
-OF_THE_START = ("allow_changed_options", "finetune", "init_backbone_from", "load")
+OF_THE_START = (
+    "allow_changed_options",
+    "finetune",
+    "init_backbone_from",
+    "load",
+    "load_fallback",
+    "verify_integrity",
+)
 
 # Class, what becomes of the run, options; the safe ones come last.
 CLASSES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from contextlm.checkpoints import checkpoint_folder
+from contextlm.checkpoints.selection import choose
 from contextlm.config.schema import Config, ParallelConfig
 from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
@@ -51,9 +53,9 @@ def opened(path: str | Path, context_control: str = "none", *, in_fp32: bool = F
         in_fp32: compute in fp32 on a GPU too, whatever the model was trained in.
 
     Raises:
-        UserError: there is no checkpoint, or it is incomplete.
+        UserError: there is no checkpoint, or it is incomplete or damaged.
     """
-    folder = checkpoint_folder.find(path)
+    folder = choose(checkpoint_folder.candidates(path), lambda line: print(line, file=sys.stderr))
     if folder is None:
         raise UserError(f"--load {path}: holds no checkpoint; give a folder that --save made")
     facts, saved = checkpoint_folder.read_run(folder), load_config(folder / checkpoint_folder.CONFIG_FILE)

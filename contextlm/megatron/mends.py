@@ -11,6 +11,7 @@ from contextlm.megatron import (
     lone_replica,
     recompute_bias,
     recompute_uniform,
+    safe_loading,
     tensor_group,
     token_scale,
 )
@@ -29,5 +30,6 @@ def apply() -> None:
         recompute_bias,
         recompute_uniform,
         checkpoint_writer,
+        safe_loading,
     ):
         mend.install()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from contextlm.checkpoints import checkpoint_folder, continuation
+from contextlm.checkpoints import checkpoint_folder, continuation, manifest
+from contextlm.checkpoints.selection import choose
 from contextlm.config.blend import parse_blend
 from contextlm.config.schema import Config
 from contextlm.config.split_data import split_data
@@ -94,7 +95,9 @@ def _continued(config: Config) -> tuple[Path | None, dict[str, Any]]:
     if source is None or config.training.skip_train:
         return None, {}
     try:
-        folder = checkpoint_folder.find(source)
+        # All of its files are looked at later, by all ranks together.
+        look = {"damage": manifest.incomplete, "may_fall_back": given.load_fallback}
+        folder = choose(checkpoint_folder.candidates(source), lambda line: None, **look)
         if folder is None:
             return None, {}
         load_config(folder / checkpoint_folder.CONFIG_FILE)

@@ -29,9 +29,11 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
     # What a killed run wrote after its last checkpoint, half a line included, is cut off.
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"iteration": 11, "lm_loss": 0.0}) + '\n{"iteration": 12, "lm_')
+    # A tracker that a full disk left empty is told, and the checkpoint found.
+    (folder / "latest_checkpointed_iteration.txt").write_bytes(b"")
     resumed = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
     assert resumed.returncode == 0, resumed.stderr
-    assert "iteration 10" in resumed.stdout
+    assert "iteration 10" in resumed.stdout and resumed.stdout.count("names no checkpoint that is there: using") == 1
     assert losses(folder) == losses(twenty_steps)
     assert len(LOG_LINE.findall(stopped.stdout)) == len(LOG_LINE.findall(resumed.stdout)) == 1
     norms = [[line["grad_norm"] for line in metrics(f) if "split" not in line] for f in (folder, twenty_steps)]

@@ -94,7 +94,7 @@ def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:
 
     import torch
 
-    from contextlm.checkpoints import checkpoint_folder, rng_state
+    from contextlm.checkpoints import checkpoint_folder, manifest, rng_state
 
     states = {f"cuda.{name}": torch.zeros(16, dtype=torch.uint8) for name in ("host", "device", "tracker.x")}
     with mock.patch.object(rng_state, "collect", lambda: states):
@@ -103,6 +103,7 @@ def train_as_on_cuda(folder: str, values: dict[str, Any]) -> None:
     assert found is not None
     facts = json.loads((found / "run.json").read_text())
     (found / "run.json").write_text(json.dumps(facts | {"device": "cuda"}))
+    manifest.write(found, manifest.digests(found, manifest.read(found) or ()))
 
 
 def weights_and_moments(folder: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def test_nothing_that_is_loaded_may_execute_code():
         for path in python_files("contextlm", "tools", "examples", "benchmarks")
         if (found := unsafe_loads(path.read_text()))
     }
-    assert loads == {}
+    # The one file that reads a pickle knows the names that may stand in it.
+    assert loads == {"contextlm/megatron/safe_loading.py": ["import pickle"]}
 
 
 def test_every_module_says_what_it_owns():

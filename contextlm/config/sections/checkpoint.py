@@ -33,6 +33,12 @@ class CheckpointConfig:
         "need this leave.",
         example=("adam-beta2", "hidden-dropout"),
     )
+    verify_integrity: bool = option(
+        True, "Compare the files of a checkpoint with the hashes of its manifest before anything is loaded."
+    )
+    load_fallback: bool = option(
+        False, "If the checkpoint to load is damaged, take the newest older one that is intact, and say so."
+    )
     init_backbone_from: str | None = option(
         None, "A plain checkpoint whose weights become the backbone under a new context head.", example="runs/gpt2"
     )

@@ -125,6 +125,31 @@ def test_what_is_damaged_is_built_again_and_one_line_says_so(tiny, tmp_path: Pat
     assert third.built == 0
 
 
+class Bait:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.trap),)
+
+
+def test_nothing_that_a_file_says_is_run(tiny, tmp_path: Path) -> None:
+    folder, trap = tmp_path / "cache", tmp_path / "trap"
+    Numbers(folder).get()
+    (file,) = folder.iterdir()
+    malicious = other_array(np.array([Bait(trap)] * 100, dtype=object))(b"")
+    file.write_bytes(malicious)
+    numbers = Numbers(folder)
+    numbers.get()
+    assert not trap.exists() and any(f"{file} is damaged" in line for line in numbers.said)
+    # The control: the bait is alive.
+    file.write_bytes(malicious)
+    np.load(file, allow_pickle=True)
+    assert trap.exists()
+
+
 def test_no_byte_may_be_another(tiny, tmp_path: Path) -> None:
     """Of the header neither, whose parser raises what it likes."""
     Numbers(tmp_path).get()
