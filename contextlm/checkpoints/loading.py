@@ -114,6 +114,7 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     optimizer.restore(loaded["optimizer"], {key: loaded[part][name] for key, (part, name) in names.items()})
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
+    run.progress.failed_saves = saved.get("failed_saves", 0)
     same_layout = saved["layout"] == run.layout_words and saved["device"] == run.runtime.device.type
     if same_layout:
         rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})

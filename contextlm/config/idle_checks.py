@@ -25,11 +25,23 @@ _BELONGS_TO = {
     "min_loss_scale": "fp16",
     "loss_scale_window": "fp16",
     "hysteresis": "fp16",
+    "async_save": "save",
+    "save_total_limit": "save",
+    "save_retain_interval": "save",
+    "save_best": "save_interval",
 }
 # What a loss scale that adapts itself is told, and a constant one, --loss-scale, is not.
 _OF_ADAPTING = ("initial_loss_scale", "min_loss_scale", "loss_scale_window", "hysteresis")
 # What training does, and `--skip-train` does not.
-_OF_TRAINING = ("profile", "exit_interval", "exit_duration_in_mins")
+_OF_TRAINING = (
+    "profile",
+    "exit_interval",
+    "exit_duration_in_mins",
+    "async_save",
+    "save_total_limit",
+    "save_retain_interval",
+    "save_best",
+)
 
 
 def idle_problems(config: Config) -> list[str]:

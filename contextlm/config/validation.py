@@ -17,6 +17,7 @@ from contextlm.config.named_files import checkpoint_problems, data_problems, fol
 from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
 from contextlm.config.recompute_checks import recompute_problems
+from contextlm.config.saving_checks import saving_problems
 from contextlm.config.schedule_checks import schedule_problems
 from contextlm.config.schema import Config
 from contextlm.config.suggestions import divisors, nearest_numbers
@@ -43,6 +44,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *data_problems(config.data, config.model.vocab_size),
         *checkpoint_problems(config),
         *folder_problems(config),
+        *saving_problems(config),
         *profile_problems(config, world_size),
         *idle_problems(config),
     ]

@@ -136,6 +136,8 @@ class Metrics:
             "gate": None,
             "peak_memory_bytes": None,
         }
+        if progress.failed_saves:
+            line["failed_saves"] = progress.failed_saves
         self.waiting.append(Recorded(line, result, began, self.began))
         self.lines.append(line)
         self.bar.show(progress.iteration)

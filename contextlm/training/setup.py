@@ -39,6 +39,7 @@ class Progress:
 
     iteration: int = 0
     consumed_samples: int = 0
+    failed_saves: int = 0
 
 
 @dataclass(frozen=True)
