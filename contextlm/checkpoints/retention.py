@@ -6,6 +6,7 @@ complete.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -85,7 +86,7 @@ class Retention:
             return
         for iteration in sorted(self._published & self._losses.keys()):
             loss = self._losses[iteration]
-            if self._best is None or loss < self._best[1]:
+            if loss < (math.inf if self._best is None else self._best[1]):
                 self._best = iteration, loss
                 atomic_files.write_bytes(self._root / BEST, f"{iteration}\n{loss!r}\n".encode())
 
