@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlm.megatron import (
     adamw,
     bucket_padding,
+    checkpoint_writer,
     grad_norm,
     logits_max,
     lone_replica,
@@ -28,6 +29,7 @@ def apply() -> None:
         logits_max,
         recompute_bias,
         recompute_uniform,
+        checkpoint_writer,
         safe_loading,
     ):
         mend.install()

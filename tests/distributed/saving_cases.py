@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import torch
 
 BATCH = {"micro_batch_size": 1, "global_batch_size": 4, "lr": 1e-2, "eval_iters": 0, "log_interval": 100}
@@ -242,7 +243,7 @@ def _phases() -> list[tuple[Any, str, Callable[..., str | None]]]:
         (atomic_files, "write_bytes", lambda path, _: "before the tracker" if Path(path).name == tracker else None),
         (os, "replace", lambda _, path: "before the tracker's name" if Path(path).name == tracker else None),
         (retention, "_delete", lambda _: "before the oldest goes"),
-        (retention.os, "rename", lambda _, path: "before the oldest loses its name" if ".old" in str(path) else None),
+        (os, "rename", lambda _, path: f"before there is {Path(path).name}"),
         (shutil, "rmtree", lambda path, **_: f"before {Path(path).name} is removed" if Path(path).exists() else None),
         (atomic_files, "sync", lambda path: f"before {Path(path).name} is synced"),
     ]
@@ -279,3 +280,51 @@ def damage(folder: Path) -> list[str]:
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {manifest.MANIFEST}
     found = manifest.digests(folder, there & listed.keys())
     return sorted({name for name in listed if found.get(name) != listed[name]} | (there - listed.keys()))
+
+
+def die_while_saving(folder: str) -> dict[str, Any]:
+    """Rank 1 goes while files are written; what rank 0 says, and how many processes a save has started."""
+    from contextlm.checkpoints import saving, shards
+    from contextlm.parallel.agreement import Agreement
+    from contextlm.training.faults import Fault, in_words
+    from tests.distributed.runs import small_run
+    from tests.distributed.stop_cases import _close_connections
+
+    def save_and_go(run: Any) -> None:
+        with saving.Saving(run, Agreement(1), lambda text: None) as dying:
+            dying.save(last=False)
+            if run.runtime.rank == 1:
+                _close_connections()
+                raise RuntimeError("gone")
+            dying._wait()
+
+    what, children = "", psutil.Process().children
+    with contextlib.suppress(Fault, RuntimeError), small_run("gpt2", **BATCH, async_save=True, save=folder) as run:
+        before = children(recursive=True)
+        run.progress.iteration = 1
+        saving.save(run, lambda text: None)
+        run.progress.iteration = 2
+        try:
+            with mock.patch.object(shards, "_until", _slowly(shards._until)), in_words():
+                save_and_go(run)
+        except Fault as fault:
+            what = fault.what
+            raise
+    return {"what": what, "children": [child.name() for child in children(recursive=True) if child not in before]}
+
+
+def stop_while_saving(folder: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A signal in iteration 3, while the last rank still writes iteration 2; in which order they are published."""
+    from contextlm.checkpoints import shards
+    from contextlm.training.metrics import Metrics
+    from tests.distributed.stop_cases import train_with
+
+    saved: list[int] = []
+
+    def say(self: Metrics, *sentences: str, every_rank: bool = False) -> None:
+        saved.extend(int(text[-7:]) for text in sentences if text.startswith("saved"))
+
+    slow = mock.patch.object(shards, "_until", _slowly(shards._until))
+    with mock.patch.object(Metrics, "say", say), slow if os.environ["RANK"] == "1" else contextlib.nullcontext():
+        found = train_with(folder, 3, "signal", values)
+    return {"stopped_by": found["stopped_by"], "saved": saved}

@@ -71,11 +71,12 @@ PHASES = {
     "after .metadata.co": 2,
     "before the manifest": 2,
     "before it is published": 2,
+    "before there is iter_0000003": 2,
     "before the tracker": 2,
     "before the tracker's name": 2,
     "before the oldest goes": 3,
-    "before the oldest loses its name": 3,
-    "before iter_0000001.old is removed": 3,
+    "before there is iter_0000001.tmp": 3,
+    "before iter_0000001.tmp is removed": 3,
 }
 
 
@@ -99,6 +100,17 @@ def test_a_fault_in_training_leaves_a_save_that_does_not_count(pool: Pool, tmp_p
     assert found["left"] == ["iter_0000001.tmp"] and found["threads"] == 0
     assert set(found["files"]) <= {"__0_0.distcp", "__0_1.distcp"}
     assert found["then"] == ["iter_0000002", "latest_checkpointed_iteration.txt"]
+
+
+def test_a_rank_that_goes_in_a_save_ends_the_others_and_leaves_no_process(pool: Pool, tmp_path: Path) -> None:
+    stays, goes = pool.run(cases.die_while_saving, 2, folder=str(tmp_path))
+    assert stays["what"].startswith("rank 0 lost contact with another rank: ")
+    assert stays["children"] == goes["children"] == []
+    assert {path.name for path in tmp_path.glob("iter_*")} == {"iter_0000001", "iter_0000002.tmp"}
+    assert tracker(tmp_path) == "1" and cases.damage(tmp_path / "iter_0000001") == []
+    # It is ignored, and the next save removes it.
+    pool.run(cases.train_with_faults, 2, folder=str(tmp_path), values={"train_iters": 2}, fail_at={})
+    assert {path.name for path in tmp_path.glob("iter_*")} == {"iter_0000001", "iter_0000002"}
 
 
 FULL = "rank {}: [Errno 28] No space left on device"
@@ -167,3 +179,11 @@ def test_a_slow_rank_delays_the_checkpoint_and_not_the_training(pool: Pool, tmp_
     for rank in ranks:
         assert [int(text[-7:]) for text in rank["said"] if text.startswith("saved")] == expected
     assert [cases.damage(folder) for folder in sorted(tmp_path.glob("iter_*"))] == [[]] * len(expected)
+
+
+def test_a_signal_has_the_save_under_way_published_before_the_last_one(pool: Pool, tmp_path: Path) -> None:
+    values = {"train_iters": 9, "save_interval": 2, "async_save": True, "save_total_limit": 1}
+    ranks = pool.run(cases.stop_while_saving, 2, folder=str(tmp_path), values=values)
+    for rank in ranks:
+        assert rank["stopped_by"] == "SIGUSR1" and rank["saved"] == [2, 3]
+    assert tracker(tmp_path) == "3" and [path.name for path in tmp_path.glob("iter_*")] == ["iter_0000003"]
