@@ -82,5 +82,8 @@ class BackgroundSave:
 
 
 def _words(job: Future[Any]) -> str:
-    error = job.exception()
-    return str(error).strip() or type(error).__name__
+    """Why it failed. Where a write fails, torch tells of its own position in the file, and hides the cause behind it."""
+    error = cause = job.exception()
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or error).strip() or type(error).__name__

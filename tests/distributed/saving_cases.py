@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import threading
 import time
@@ -76,7 +77,7 @@ def train_with_faults(
 
     Args:
         fail_at: how many saves of an iteration fail.
-        what: "write": a file on the last rank; "begin", "room" or "publish": on the first one.
+        what: "write" or "disk": a file on the last rank; "begin", "room" or "publish": on the first one.
         held: the last rank's files wait until the loop has left the iteration that they are of.
 
     Returns:
@@ -94,7 +95,7 @@ def train_with_faults(
         found["said"] += [text for text in sentences if "checkpoint" in text and not text.startswith("nothing")]
 
     with small_run("gpt2", save=folder, load=folder, **(BATCH | values)) as run, contextlib.ExitStack() as stack:
-        if run.runtime.rank == (run.runtime.world_size - 1 if what == "write" else 0):
+        if run.runtime.rank == (run.runtime.world_size - 1 if what in ("write", "disk") else 0):
             stack.enter_context(_failing(what, dict(fail_at), run))
         if not held:  # what a save in the background comes to is known in the next iteration
             stack.enter_context(mock.patch.object(saving.Saving, "advance", saving.Saving._wait))
@@ -120,22 +121,32 @@ def _failing(what: str, left: dict[int, int], run: Any) -> Any:
     """Patches what writes, so that it fails as often as `left` says, by iteration."""
     from contextlm.checkpoints import checkpoint_folder, manifest, retention, shards
 
-    def often(function: Callable[..., Any], place: Callable[..., Any], failure: Callable[[], Any]) -> Any:
+    def often(function: Callable[..., Any], place: Callable[..., Any], failure: Callable[..., Any]) -> Any:
         def call(*arguments: Any) -> Any:
             now = iteration_of(place(*arguments))
             if left.get(now, 0) == 0:
                 return function(*arguments)
             left[now] -= 1
-            return failure()
+            return failure(function, *arguments)
 
         return call
 
-    def full() -> None:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    nothing = lambda: mock.Mock(free=0)  # noqa: E731
+    def limited(write: Callable[..., Any], *arguments: Any) -> Any:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            return write(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    first_file = lambda writer, bucket, called_off: bucket[0].replace("_1.distcp", "/never")  # noqa: E731
+    nothing = lambda *_: mock.Mock(free=0)  # noqa: E731
     module, name, place, failure = {
-        "write": (shards, "_write", lambda writer, bucket, called_off: bucket[0].replace("_1.distcp", "/never"), full),
+        "write": (shards, "_write", first_file, full),
+        "disk": (shards, "_write", first_file, limited),
         "begin": (checkpoint_folder, "begin", lambda temporary: temporary, full),
         "room": (retention.shutil, "disk_usage", lambda root: f"iter_{run.progress.iteration}.tmp/_0.distcp", nothing),
         "publish": (manifest, "write", lambda folder, files: folder, full),

@@ -119,7 +119,8 @@ FULL = "rank {}: [Errno 28] No space left on device"
 @pytest.mark.parametrize(
     ("what", "in_background", "cause"),
     [
-        ("write", True, FULL.format(1)),
+        ("disk", True, "rank 1: [Errno 27] File too large"),
+        pytest.param("write", True, FULL.format(1), marks=pytest.mark.full),
         ("publish", False, FULL.format(0)),
         pytest.param("write", False, FULL.format(1), marks=pytest.mark.full),
         pytest.param("publish", True, FULL.format(0), marks=pytest.mark.full),
