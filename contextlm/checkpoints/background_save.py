@@ -82,7 +82,7 @@ class BackgroundSave:
 
 
 def _words(job: Future[Any]) -> str:
-    """Why it failed. Where a write fails, torch tells of its own position in the file, and hides the cause behind it."""
+    """Why it failed. Of a failed write torch tells its own position in the file, and the cause is behind that."""
     error = cause = job.exception()
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__

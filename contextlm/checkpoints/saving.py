@@ -128,7 +128,8 @@ class Saving:
             return
         snapshot = Snapshot(self._run, temporary)
         if self._failed(iteration, self._tried(lambda: self._make_room(snapshot.shards.num_bytes))):
-            checkpoint_folder.discard(temporary)
+            if self._is_first:
+                checkpoint_folder.discard(temporary)
             return
         snapshot.shards.to_host()
 

@@ -71,7 +71,12 @@ def save_and_train_on(here: str, there: str, values: dict[str, Any], forget_to_c
 
 
 def train_with_faults(
-    folder: str, values: dict[str, Any], fail_at: dict[int, int], what: str = "write", held: bool = False
+    folder: str,
+    values: dict[str, Any],
+    fail_at: dict[int, int],
+    what: str = "write",
+    held: bool = False,
+    losses: dict[int, float] | None = None,
 ) -> dict[str, Any]:
     """Train in `folder`, where some saves fail.
 
@@ -79,11 +84,14 @@ def train_with_faults(
         fail_at: how many saves of an iteration fail.
         what: "write" or "disk": a file on the last rank; "begin", "room" or "publish": on the first one.
         held: the last rank's files wait until the loop has left the iteration that they are of.
+        losses: what evaluations find, by iteration.
 
     Returns:
         `said` what the user is told, `fault` what ended the run, if anything did, `failed` how many saves did.
     """
+    from contextlm.analysis.measures import Evaluation
     from contextlm.checkpoints import saving, shards
+    from contextlm.training import evaluation_sets
     from contextlm.training import train as loop
     from contextlm.training.faults import Fault
     from contextlm.training.metrics import Metrics
@@ -110,6 +118,9 @@ def train_with_faults(
             stack.enter_context(mock.patch.object(shards, "_write", wait_and_write))
         stack.enter_context(mock.patch.object(saving, "PAUSES_BEFORE_RETRIES", (0.0, 0.0)))
         stack.enter_context(mock.patch.object(Metrics, "say", say))
+        if losses is not None:
+            found_loss = lambda run, *_: Evaluation(losses[run.progress.iteration], 1, 0)  # noqa: E731
+            stack.enter_context(mock.patch.object(evaluation_sets, "evaluate", found_loss))
         try:
             loop.train(run)
         except Fault as fault:

@@ -188,3 +188,12 @@ def test_a_signal_has_the_save_under_way_published_before_the_last_one(pool: Poo
     for rank in ranks:
         assert rank["stopped_by"] == "SIGUSR1" and rank["saved"] == [2, 3]
     assert tracker(tmp_path) == "3" and [path.name for path in tmp_path.glob("iter_*")] == ["iter_0000003"]
+
+
+def test_the_loop_keeps_the_newest_and_the_best(pool: Pool, tmp_path: Path) -> None:
+    values = {"train_iters": 8, "save_interval": 2, "eval_interval": 1, "eval_iters": 1, "save_total_limit": 1}
+    losses = {1: 1.0, 2: 5.0, 3: 4.0, 4: 3.5, 5: 2.0, 6: 4.5, 7: 1.5, 8: 3.6}
+    more = {"async_save": True, "save_best": True}
+    pool.run(cases.train_with_faults, 1, folder=str(tmp_path), values=values | more, fail_at={}, losses=losses)
+    assert (tmp_path / "best_checkpointed_iteration.txt").read_text() == "4\n3.5\n"
+    assert {path.name for path in tmp_path.glob("iter_*")} == {"iter_0000004", "iter_0000008"}
