@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found[SYNC].append(timed(saved, run, place / "sync"))
                 found[ASYNC].append(saved_in_background(run, place / "async"))
             print(table(("way", "stall (s)", "in all (s)", "MB/s", "iterations meanwhile"), rows(found, num_bytes)))
-            print(f"{num_bytes / 1e9:.2f} GB of weights and Adam's moments")
+            print(f"\n{num_bytes / 1e9:.2f} GB of weights and Adam's moments")
 
 
 def rows(found: dict[str, list[Times]], num_bytes: int) -> list[list[str]]:
