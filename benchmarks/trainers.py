@@ -97,13 +97,16 @@ class RandomTokens:
     def token_byte_lengths(self) -> None:
         """Not known."""
 
+    def save(self, folder: Path) -> None:
+        """Nothing to save."""
+
 
 @contextlib.contextmanager
 def trainers(size: Size) -> Iterator[dict[str, Callable[[], float]]]:
     """Name -> a function that does one iteration and returns its loss; all begin with the same backbone."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _write_tokens(folder / "random", size)
+        write_tokens(folder / "random", size)
         plain = size.config(0, folder / "random")
         process = stack.enter_context(runtime.start(plain.parallel))
         # megatron-core is imported after the device was chosen.
@@ -111,8 +114,8 @@ def trainers(size: Size) -> Iterator[dict[str, Callable[[], float]]]:
 
         layout = stack.enter_context(model_parallel(plain.parallel))
         ours = {
-            PLAIN: _our_run(plain, process, layout, size),
-            CONTEXT: _our_run(size.config(4, folder / "random"), process, layout, size),
+            PLAIN: our_run(plain, process, layout, size),
+            CONTEXT: our_run(size.config(4, folder / "random"), process, layout, size),
         }
         peer = PlainTrainer(plain, size.vocab_size)
         copy_weights(peer.model, ours[PLAIN].language_model[0].state_dict())
@@ -121,14 +124,16 @@ def trainers(size: Size) -> Iterator[dict[str, Callable[[], float]]]:
         }
 
 
-def _write_tokens(prefix: Path, size: Size) -> None:
+def write_tokens(prefix: Path, size: Size) -> None:
+    """A small dataset of random tokens."""
     draw = np.random.default_rng(0)
     with IndexedWriter(prefix, size.vocab_size) as writer:
         for _ in range(64):
             writer.add_document(draw.integers(0, size.vocab_size, 8 * size.seq_length))
 
 
-def _our_run(config: Config, process: Any, layout: Any, size: Size) -> Any:
+def our_run(config: Config, process: Any, layout: Any, size: Size) -> Any:
+    """The run of a configuration, ready to train."""
     from contextlm.training.setup import setup
 
     tokenizer: Any = RandomTokens(size.vocab_size)

@@ -28,3 +28,14 @@ def num_saves(config: Config, world_size: int, iteration: int) -> int:
     if interval is None:
         return 1
     return last // interval - iteration // interval + (last % interval > 0)
+
+
+def num_kept(config: Config, world_size: int, iteration: int) -> int:
+    """Checkpoints of those that are there at once at most: a new one is complete before an old one is deleted."""
+    given, saves = config.checkpoint, num_saves(config, world_size, iteration)
+    if given.save_total_limit is None and given.save_retain_interval is None:
+        return saves
+    last, kept = num_iterations(config, world_size), given.save_total_limit or 1
+    if given.save_retain_interval is not None:
+        kept += last // given.save_retain_interval - iteration // given.save_retain_interval
+    return min(saves, kept + given.save_best + 1)

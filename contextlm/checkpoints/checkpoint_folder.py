@@ -134,6 +134,11 @@ def begin(temporary: Path) -> list[str]:
     return said
 
 
+def discard(folder: Path) -> None:
+    """Remove what does not count; what cannot be removed does no harm."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def publish(temporary: Path, iteration: int) -> Path:
     """Give a complete checkpoint its name, then point the tracker at it; returns its folder."""
     for file in temporary.rglob("*"):

@@ -125,6 +125,7 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     run.progress.consumed_samples = saved["consumed_samples"]
     run.progress.skipped_iterations = [(n, why) for n, why in saved.get("skipped_iterations", ())]
     spike_window.restore(run.skipping.spikes, loaded.get("spikes", {}))
+    run.progress.failed_saves = saved.get("failed_saves", 0)
     same_layout = saved["layout"] == run.layout_words and saved["device"] == run.runtime.device.type
     if same_layout:
         rng_state.restore({name: rows[run.runtime.rank].clone() for name, rows in loaded["rng"].items()})

@@ -75,6 +75,12 @@ def require(save: str | None, rank: int, hosts: Agreement) -> None:
         )
 
 
+def lost_to(save: str | Path) -> str | None:
+    """Who has taken over the folder from this process, in words; None if nobody has."""
+    other = _other_owner(Path(save) / LOCK_FILE)
+    return None if other is None else _words(other)
+
+
 def is_of_another_job(folder: str) -> bool:
     """Whether a job saves in a folder that this rank does not belong to: then its `exit.json` is not ours to write."""
     lock = Path(folder) / LOCK_FILE

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
-from megatron.core import dist_checkpointing
-from torch.distributed.checkpoint import CheckpointException
 
 from contextlm import atomic_files
 from contextlm.checkpoints import checkpoint_folder, manifest
-from contextlm.checkpoints.sharded_state import CONTENT, weights_state
+from contextlm.checkpoints.sharded_state import weights_state
+from contextlm.checkpoints.shards import Shards
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import write as write_config
 from contextlm.data.tokenizer_interface import Tokenizer
@@ -41,7 +41,8 @@ def save_weights(
     temporary = checkpoint_folder.temporary_folder(root, 0)
     tell_warnings(checkpoint_folder.begin(temporary))
     try:
-        dist_checkpointing.save(weights_state([model], layout), str(temporary), content_metadata=CONTENT)
+        shards = Shards(weights_state([model], layout), temporary)
+        shards.complete([piece.result() for piece in shards.write(threading.Event())])
         write_config(config, temporary / checkpoint_folder.CONFIG_FILE)
         tokenizer.save(temporary)
         run = {
@@ -58,9 +59,8 @@ def save_weights(
         atomic_files.write_json(temporary / checkpoint_folder.RUN_FILE, run)
         manifest.write(temporary, manifest.digests(temporary, manifest.written_by(temporary, 0)))
         return checkpoint_folder.publish(temporary, 0)
-    except CheckpointException as error:  # not an Exception
-        causes = "; ".join(str(cause) for cause, _ in error.failures.values())
-        raise UserError(f"checkpoint {temporary} cannot be written: {causes}; nothing was kept") from error
+    except OSError as error:
+        raise UserError(f"checkpoint {temporary} cannot be written: {error}; nothing was kept") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):  # it holds the checkpoint, or was made for it

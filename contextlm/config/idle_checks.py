@@ -26,6 +26,10 @@ _BELONGS_TO = {
     "min_loss_scale": "fp16",
     "loss_scale_window": "fp16",
     "hysteresis": "fp16",
+    "async_save": "save",
+    "save_total_limit": "save",
+    "save_retain_interval": "save",
+    "save_best": "save_interval",
 }
 # What a loss scale that adapts itself is told, and a constant one, --loss-scale, is not.
 _OF_ADAPTING = ("initial_loss_scale", "min_loss_scale", "loss_scale_window", "hysteresis")
@@ -38,6 +42,10 @@ _OF_TRAINING = (
     "skip_spikes",
     "iterations_to_skip",
     "signal_save_timeout_seconds",
+    "async_save",
+    "save_total_limit",
+    "save_retain_interval",
+    "save_best",
 )
 
 

@@ -64,6 +64,7 @@ OF_THE_DATA = ("data_path", "seed", "seq_length", "split", "train_data_path")
 # How long, how fast, on which processes, told how: the state of the run means the same.
 HARMLESS = (
     "accumulate_allreduce_grads_in_fp32",
+    "async_save",
     "check_for_nan_in_loss_and_grad",
     "check_replicas_interval",
     "clip_grad",
@@ -130,7 +131,10 @@ HARMLESS = (
     "recompute_modules",
     "recompute_num_layers",
     "save",
+    "save_best",
     "save_interval",
+    "save_retain_interval",
+    "save_total_limit",
     "sequence_parallel",
     "signal_save_timeout_seconds",
     "skip_spikes",

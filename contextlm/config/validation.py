@@ -18,6 +18,7 @@ from contextlm.config.parallel_checks import parallel_problems
 from contextlm.config.pipeline_checks import pipeline_problems
 from contextlm.config.recompute_checks import recompute_problems
 from contextlm.config.resume_checks import allowed_problems
+from contextlm.config.saving_checks import saving_problems
 from contextlm.config.schedule_checks import schedule_problems
 from contextlm.config.schema import Config
 from contextlm.config.skipping_checks import skipping_problems
@@ -46,6 +47,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *checkpoint_problems(config),
         *allowed_problems(config.checkpoint),
         *folder_problems(config),
+        *saving_problems(config),
         *profile_problems(config, world_size),
         *skipping_problems(config),
         *idle_problems(config),

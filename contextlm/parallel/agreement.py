@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import datetime
 import functools
+from typing import Any
 
 import numpy as np
 import torch
 from torch.distributed import ProcessGroup
+
+# Rank -> what went wrong there; empty if nothing did.
+Problems = dict[int, str]
 
 
 class Agreement:
@@ -36,3 +40,19 @@ class Agreement:
         values = np.array(numbers, dtype=np.float64)
         torch.distributed.all_reduce(torch.from_numpy(values), torch.distributed.ReduceOp.MAX, group=self._group)
         return values.tolist()
+
+    def problems(self, own: str) -> Problems:
+        """What went wrong on any rank; `own` is empty where nothing did. One question, if nothing did anywhere."""
+        (any_at_all,) = self.largest(bool(own))
+        if not any_at_all:
+            return {}
+        found: list[str] = [""] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found, own, group=self._group)
+        return {rank: problem for rank, problem in enumerate(found) if problem}
+
+    def gathered(self, own: Any) -> list[Any] | None:
+        """What all ranks bring, by rank, on the first one; None on the others."""
+        is_first = torch.distributed.get_rank() == 0
+        found = [None] * torch.distributed.get_world_size() if is_first else None
+        torch.distributed.gather_object(own, found, dst=0, group=self._group)
+        return found

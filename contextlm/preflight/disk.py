@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_saves
+from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_kept
 from contextlm.config.schema import Config
 from contextlm.preflight.folders import free_bytes
 from contextlm.preflight.words import size
@@ -16,7 +16,7 @@ class Room(NamedTuple):
     Attributes:
         free: bytes of its file system.
         each: bytes of one checkpoint.
-        planned: checkpoints that the run will have written and not deleted.
+        planned: checkpoints of the run that are there at once at most.
     """
 
     free: int
@@ -36,7 +36,7 @@ class Room(NamedTuple):
 
 def room(config: Config, vocab_size: int, world_size: int, iteration: int) -> Room | None:
     """Of a run that begins after `iteration`; None if it saves nothing."""
-    planned = num_saves(config, world_size, iteration)
+    planned = num_kept(config, world_size, iteration)
     if config.checkpoint.save is None or planned == 0:
         return None
     return Room(free_bytes(config.checkpoint.save), checkpoint_bytes(config, vocab_size), planned)
@@ -58,5 +58,5 @@ def warnings(found: Room, save: str) -> list[str]:
         return []
     return [
         f"--save {save}: {size(found.free)} free are enough for {found.fitting} of the {found.planned} checkpoints of "
-        f"{size(found.each)} that the run writes; use a larger --save-interval, or remove old ones meanwhile"
+        f"{size(found.each)} that the run keeps; use a larger --save-interval, or --save-total-limit"
     ]

@@ -11,27 +11,39 @@ from contextlm.training.metrics import Metrics
 from contextlm.training.setup import Run, gathered_weights
 
 
-def evaluate_due(run: Run, metrics: Metrics) -> None:
+def evaluate_due(run: Run, metrics: Metrics) -> float | None:
     """What is due after the last iteration: validation each `--eval-interval`, at the end of the run test too.
 
     What `metrics.jsonl` has already is left out, so a run that is continued catches up on what a stop or a failure
     came before.
+
+    Returns:
+        the validation loss, if it was found now.
     """
-    iteration = run.progress.iteration
+    iteration, loss = run.progress.iteration, None
     is_end = 0 < iteration == run.num_iterations
     if is_end or (iteration > 0 and iteration % run.config.training.eval_interval == 0):
-        evaluate_validation(run, metrics)
+        loss = evaluate_validation(run, metrics)
     if is_end:
         evaluate_test(run, metrics)
+    return loss
 
 
-def evaluate_validation(run: Run, metrics: Metrics) -> None:
-    """The validation data, or each of its sets by itself; one whole pass with `--full-validation`."""
+def evaluate_validation(run: Run, metrics: Metrics) -> float | None:
+    """The validation data, or each of its sets by itself; one whole pass with `--full-validation`.
+
+    Returns:
+        its loss, the mean over the sets if there are several; None if one of them has none.
+    """
     training = run.config.training
     num_iters = None if training.full_validation else training.eval_iters
     sets = {f"validation/{name}": samples for name, samples in run.datasets.validation_sets.items()}
-    for name, samples in (sets or {"validation": run.datasets.validation}).items():
+    found = [
         _evaluate(run, metrics, name, samples, num_iters)
+        for name, samples in (sets or {"validation": run.datasets.validation}).items()
+    ]
+    losses = [loss for loss in found if loss is not None]
+    return sum(losses) / len(losses) if len(losses) == len(found) else None
 
 
 def evaluate_test(run: Run, metrics: Metrics) -> None:
@@ -57,13 +69,14 @@ def evaluate_only(run: Run) -> None:
         evaluate_test(run, metrics)
 
 
-def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> None:
-    """Evaluate on one set, if it was asked for, there is one, and its result is not known."""
+def _evaluate(run: Run, metrics: Metrics, name: str, samples: Samples | None, num_iters: int | None) -> float | None:
+    """Evaluate on one set, if it was asked for, there is one, and its result is not known; returns the loss."""
     if num_iters == 0 or samples is None or metrics.has_evaluation(name):
-        return
+        return None
     with gathered_weights(run):
         result = evaluate(run, samples, num_iters)
     if result is None:
         metrics.say(f"{name}: fewer samples than one micro-batch of every data-parallel rank; not evaluated")
-    else:
-        metrics.log_evaluation(name, result)
+        return None
+    metrics.log_evaluation(name, result)
+    return result.lm_loss

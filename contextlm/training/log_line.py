@@ -25,7 +25,7 @@ def log_line(
     """
     last, mfu = lines[-1], rates["mfu"]
     updates = [line for line in lines if line["skipped"] is None]
-    return (
+    words = (
         f" [{datetime.datetime.now()}]"
         f" iteration {last['iteration']:8d}/{num_iterations:8d} |"
         f" consumed samples: {last['consumed_samples']:12d} |"
@@ -47,6 +47,7 @@ def log_line(
         f" params norm: {last['params_norm']:.3f} |"
         f" gate: {'n/a' if last['gate'] is None else format(last['gate'], '.4f')} |"
     )
+    return words + (f" failed saves: {last['failed_saves']} |" if "failed_saves" in last else "")
 
 
 def evaluation_line(split: str, iteration: int, result: Evaluation) -> str:

@@ -157,6 +157,8 @@ class Metrics:
             "own_ms_slowest": None,
             "slowest_rank": None,
         }
+        if progress.failed_saves:
+            line["failed_saves"] = progress.failed_saves
         self.waiting.append(Recorded(line, result, began, worked_until, self.began))
         self.lines.append(line)
         self.bar.show(progress.iteration)

@@ -42,6 +42,7 @@ class Progress:
     iteration: int = 0
     consumed_samples: int = 0
     skipped_iterations: list[tuple[int, str]] = field(default_factory=list)  # those told of, and why
+    failed_saves: int = 0
 
 
 @dataclass(frozen=True)

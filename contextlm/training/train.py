@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from contextlm.checkpoints import loading, save_lock, saving
+from contextlm.checkpoints import loading, save_lock
+from contextlm.checkpoints.saving import Saving, save_config
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import replicas
 from contextlm.training.announcement import announcement
@@ -38,11 +39,11 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
     if progress.iteration >= run.num_iterations:
         metrics.say(f"nothing to do: iteration {progress.iteration} of {run.num_iterations} is done")
         return None
-    saving.save_config(run)
+    save_config(run)
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
     nan_check = NanCheck(run, hosts, metrics.say)
     batches = _batches(run, metrics)
-    with Stopping(run, hosts, metrics.say) as stopping:
+    with Stopping(run, hosts, metrics.say) as stopping, Saving(run, hosts, metrics.say) as saving:
         while progress.iteration < run.num_iterations:
             profile.before_iteration()
             result = train_step(run, batches)
@@ -52,7 +53,8 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
             nan_check.record(result)
             ends = progress.iteration == run.num_iterations or _due(progress.iteration, config.exit_interval)
             called_off = stopping.wanted()
-            saves = ends or called_off or _due(progress.iteration, run.config.checkpoint.save_interval)
+            saving.advance()
+            saves = ends or called_off or saving.due()
             if saves or _due(progress.iteration, run.config.logging.log_interval):
                 save_lock.require(run.config.checkpoint.save, run.runtime.rank, hosts)
                 metrics.log()
@@ -67,12 +69,12 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 replicas.check(run)
                 metrics.restart_clock()
             if saves:
-                saving.save(run, metrics.say)
+                saving.save(last=ends or called_off)
                 metrics.restart_clock()
             if called_off:  # little time is left; what is due is evaluated when the run is continued
                 stopping.saved()
                 break
-            evaluate_due(run, metrics)
+            saving.evaluated(evaluate_due(run, metrics))
             if ends:
                 break
     run.where.at("closing")

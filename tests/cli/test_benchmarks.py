@@ -55,6 +55,15 @@ def test_startup_prints_what_it_started():
     assert len(row) == 4 and row[2] == "0.3" and row[3] in ("met", "missed")
 
 
+@pytest.mark.full
+def test_checkpoints_prints_saves_beside_plain_writes():
+    shown = run("-W", "ignore", "benchmarks/checkpoints.py", "--quick", "--rounds", "1")
+    assert shown.returncode == 0, shown.stderr
+    rows = cells(shown.stdout, "way")
+    assert list(rows) == ["plain bytes", "torch.save", "save, waited for", "save in the background"]
+    assert int(rows["save in the background"][-1]) > 0  # it trained on
+
+
 def test_loader_prints_what_it_read_beside_what_is_needed():
     shown = run("-W", "ignore", "benchmarks/loader.py", "--quick")
     assert shown.returncode == 0, shown.stderr

@@ -34,16 +34,17 @@ class Syncs(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         by_mask = function._opname == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
-        if (function._opname in WAITING or by_mask) and not _is_in_the_tracker_of_generators():
+        if (function._opname in WAITING or by_mask) and not _is_of_the_host():
             self.add()
         return function(*args, **(kwargs or {}))
 
 
-def _is_in_the_tracker_of_generators() -> bool:
-    """It compares states of the host's generator, which lie on the host beside a GPU too."""
+def _is_of_the_host() -> bool:
+    """The tracker of generators compares states of the host's, the hosts tell each other numbers: beside a GPU too."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "train_step":
-        if frame.f_code.co_filename.endswith("tensor_parallel/random.py") and frame.f_code.co_name == "fork":
+        place, name = frame.f_code.co_filename, frame.f_code.co_name
+        if place.endswith("parallel/agreement.py") or (place.endswith("tensor_parallel/random.py") and name == "fork"):
             return True
         frame = frame.f_back
     return False
@@ -55,7 +56,8 @@ def counted(run: Any) -> Iterator[Syncs]:
 
     def also(original: Callable) -> Callable:
         def fetch(*args: Any, **kwargs: Any) -> Any:
-            syncs.add()
+            if not _is_of_the_host():
+                syncs.add()
             return original(*args, **kwargs)
 
         return fetch

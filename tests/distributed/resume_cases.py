@@ -15,6 +15,7 @@ def train(
     forget_generators: bool = False,
     told: str = "loss",
     resave: str | None = None,
+    ahead: int = 0,
 ) -> list[float] | None:
     """Train `steps` iterations from where the configuration says, and save.
 
@@ -26,11 +27,13 @@ def train(
         forget_generators: sabotage: the random numbers begin anew.
         told: which value of the iterations to return.
         resave: where to save at once what was loaded.
+        ahead: how many iterations to train on while the checkpoint is written.
 
     Returns:
         the losses, or what `told` names, on ranks that have them.
     """
     from contextlm.checkpoints import loading, saving
+    from contextlm.parallel.agreement import Agreement
     from contextlm.parallel.seeds import seed_dropout
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
@@ -45,14 +48,23 @@ def train(
             seed_dropout(1, run.layout)
         batches = run.micro_batches(run.datasets.train, run.progress.consumed_samples, run.num_microbatches_at)
         values_told = []
-        for _ in range(steps):
+
+        def step() -> None:
             result = train_step(run, batches)
             values_told.append(float(getattr(result, told)))
             run.progress.iteration += 1
             run.progress.consumed_samples += result.num_samples
+
+        for _ in range(steps):
+            step()
+        with saving.Saving(run, Agreement(1), lambda text: None) as in_background:
+            in_background.save(last=not ahead)
+            for _ in range(ahead):
+                step()
+                in_background.advance()
+            in_background._wait()
         if batches is not None:
             batches.close()
-        saving.save(run, lambda text: None)
         return values_told if run.layout.is_last_stage else None
 
 

@@ -21,14 +21,14 @@ def save_after_steps(
     Returns:
         the weights in memory when they were saved, and the losses of the iterations after it.
     """
-    from contextlm.checkpoints import saving
+    from contextlm.checkpoints import saving, snapshot
     from contextlm.training import setup
     from contextlm.training.step import train_step
     from tests.distributed.runs import small_run
 
     as_they_are = lambda run: contextlib.nullcontext()  # noqa: E731
     with (
-        mock.patch.object(saving, "gathered_weights", setup.gathered_weights if gathered else as_they_are),
+        mock.patch.object(snapshot, "gathered_weights", setup.gathered_weights if gathered else as_they_are),
         small_run("gpt2", **BATCH, **values, save=folder) as run,
     ):
         batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
@@ -161,21 +161,17 @@ def load_what_one_rank_lacks(folder: str, values: dict[str, Any]) -> str:
 
 def save_where_one_disk_is_full(folder: str, values: dict[str, Any]) -> str:
     """The last rank cannot write; what each rank raises, which must be an ordinary exception."""
-    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
-
-    from contextlm.checkpoints import loading, saving
+    from contextlm.checkpoints import loading, saving, shards
     from tests.distributed.runs import small_run
 
     with small_run("gpt2", **BATCH, **values, save=folder, load=folder) as run:
         loading.load(run, lambda text: None)
         run.progress.iteration += 1
-        full = OSError(28, "No space left on device")
-
-        def write(steps: Any, use_msc: bool, rank: int, buckets: Any, results: Any) -> None:
-            results.put(full)
-
-        faulty = mock.patch.object(FileSystemWriterAsync, "write_preloaded_data_multiproc", staticmethod(write))
-        with faulty if run.layout.is_last_rank else contextlib.nullcontext():
+        faulty = mock.patch.object(shards, "_write", side_effect=OSError(28, "No space left on device"))
+        with (
+            mock.patch.object(saving, "PAUSES_BEFORE_RETRIES", ()),
+            faulty if run.layout.is_last_rank else contextlib.nullcontext(),
+        ):
             try:
                 saving.save(run, lambda text: None)
             except Exception as error:
@@ -198,13 +194,13 @@ def load_damaged(folder: str, values: dict[str, Any]) -> str:
 
 def bytes_to_save(values: dict[str, Any], sparing: bool) -> tuple[int, int]:
     """Parameters of this rank, and the bytes of optimizer state that it holds in host memory to write them."""
-    from contextlm.checkpoints import saving, sharded_state
+    from contextlm.checkpoints import sharded_state, snapshot
     from contextlm.checkpoints.optimizer_state import OptimizerState
     from tests.distributed.runs import small_run
 
-    with small_run("gpt2", **BATCH, **values, **{saving._SPARING: True}) as run:
+    with small_run("gpt2", **BATCH, **values, **{snapshot.SPARING: True}) as run:
         weights = sharded_state.weights_state(run.language_model, run.layout)
-        metadata = sharded_state.metadata(run.layout) | {saving._SPARING: sparing}
+        metadata = sharded_state.metadata(run.layout) | {snapshot.SPARING: sparing}
         state = OptimizerState(run.optimizer, weights, metadata, is_loading=False)
         held = {
             tensor.data.untyped_storage().data_ptr(): tensor.data.untyped_storage().nbytes()

@@ -5,6 +5,8 @@ Counted on the CPU, where nothing waits: what would make the host wait for a GPU
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.distributed.host_sync_cases import host_syncs
@@ -40,6 +42,14 @@ def test_the_host_runs_ahead_between_log_lines(pool: Pool, optimizer: dict, prec
 def test_nor_in_a_layout(pool: Pool, layout: dict) -> None:
     for found in pool.run(host_syncs, 2, values=layout):
         assert {done: found[done] for done in BETWEEN} == dict.fromkeys(BETWEEN, 0)
+
+
+@pytest.mark.parametrize("optimizer", [{"overlap_grad_reduce": True, "overlap_param_gather": True}, PLAIN], ids=str)
+def test_nor_while_a_checkpoint_is_written(pool: Pool, tmp_path: Path, optimizer: dict) -> None:
+    saving = {"save": str(tmp_path), "save_interval": 6, "async_save": True}
+    for found in pool.run(host_syncs, 2, values=optimizer | saving):
+        assert {done: found[done] for done in BETWEEN} == dict.fromkeys(BETWEEN, 0)
+    assert len(list(tmp_path.glob("iter_*/manifest.json"))) == 2
 
 
 @pytest.mark.parametrize("planted", ["item", "tolist", "cpu", "__bool__", "__float__", "nonzero"])

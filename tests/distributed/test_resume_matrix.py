@@ -72,6 +72,7 @@ class Saved:
         more: dict[str, Any],
         resave: str | None = None,
         forget_moments: str | None = None,
+        ahead: int = 0,
     ) -> list[float]:
         """Train; the losses are the same on all ranks that have them."""
         ranks = self.pool.run(
@@ -82,6 +83,7 @@ class Saved:
             values=values(place, more),
             resave=resave,
             forget_moments=forget_moments,
+            ahead=ahead,
         )
         losses = [rank for rank in ranks if rank is not None]
         assert all(other == losses[0] for other in losses)
@@ -126,6 +128,30 @@ def test_continues_with_the_losses_of_the_run_that_stopped(
     found = saved.train(target, 3, {"load": folder}, resave=str(tmp_path))
     assert np.allclose(found, expected, rtol=BOUND, atol=0), (found, expected)
     assert differing(saved.tensors(folder), saved.tensors(str(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (("DP2", "distributed, overlap and gather"), ("PP2", "plain")),
+        *(
+            pytest.param(source, target, marks=pytest.mark.full)
+            for source, target in (
+                (("TP2 SP x DP2", "plain, overlap"), ("PP4", "distributed")),
+                (("PP2 interleaved x DP2", "distributed"), ("TP2", "plain")),
+                (("one", "plain"), ("DP4", "distributed, overlap")),
+            )
+        ),
+    ],
+    ids=lambda place: ", ".join(place),
+)
+def test_what_was_written_while_training_went_on_continues_alike(
+    saved: Saved, tmp_path: Path, source: tuple[str, str], target: tuple[str, str]
+) -> None:
+    begin = {"load": saved.begin, "finetune": True, "save": str(tmp_path), "async_save": True}
+    losses = saved.train(source, 3, begin, ahead=3)
+    found = saved.train(target, 3, {"load": str(tmp_path)})
+    assert np.allclose(found, losses[3:], rtol=BOUND, atol=0), (found, losses)
 
 
 def test_lost_moments_of_the_head_alone_are_noticed(saved: Saved) -> None:

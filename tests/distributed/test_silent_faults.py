@@ -106,7 +106,11 @@ def test_what_one_rank_cannot_write_every_rank_tells(pool: Pool, tmp_path: Path)
     whole = pool.run(train, 2, folder=None, steps=3, **arguments)[-1]
     first = pool.run(train, 2, folder=folder, steps=1, **arguments)[-1]
     for message in pool.run(cases.save_where_one_disk_is_full, 2, folder=folder, values=PP2):
-        assert message.startswith("UserError: checkpoint") and "rank 1: " in message and "No space left" in message
+        assert (
+            message.startswith("Fault: the last checkpoint, of iteration 2,")
+            and "rank 1: " in message
+            and "No space left" in message
+        )
     assert first + pool.run(train, 2, folder=folder, steps=2, **arguments)[-1] == whole
 
 

@@ -21,6 +21,22 @@ class CheckpointConfig:
     save_interval: int | None = option(
         None, "Iterations between checkpoints; the end is always saved.", example=100, minimum=1
     )
+    async_save: bool = option(
+        False, "Write checkpoints in the background: training waits only for the copy of the tensors to host memory."
+    )
+    save_total_limit: int | None = option(
+        None, "Newest checkpoints that stay; older ones are deleted once a new one is complete.", example=3, minimum=1
+    )
+    save_retain_interval: int | None = option(
+        None,
+        "Keep every checkpoint of an iteration that this divides; of the others only the newest, or as many as "
+        "--save-total-limit says.",
+        example=1000,
+        minimum=1,
+    )
+    save_best: bool = option(
+        False, "Keep the checkpoint with the least validation loss, and name it in best_checkpointed_iteration.txt."
+    )
     distrib_optim_fully_reshardable_mem_efficient: bool = option(
         False,
         "Save the distributed optimizer through one data-parallel rank: slower, but only that one holds 12 bytes of "

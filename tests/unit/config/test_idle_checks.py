@@ -22,6 +22,10 @@ WITHOUT = [
     ("--min-loss-scale 8", "--fp16"),
     ("--loss-scale-window 8", "--fp16"),
     ("--hysteresis 8", "--fp16"),
+    ("--async-save", "--save a"),
+    ("--save-total-limit 2", "--save a"),
+    ("--save-retain-interval 10", "--save a"),
+    ("--save-best", "--save-interval 1000 --save a"),
     ("--lr-wsd-decay-style linear", "--lr-decay-style WSD --lr-wsd-decay-iters 1"),
 ]
 
@@ -37,7 +41,13 @@ def test_what_belongs_to_an_option_that_is_not_given(line: str, owner: str, tmp_
 
 @pytest.mark.parametrize(
     "line",
-    ["--profile --save a", "--exit-interval 5", "--exit-duration-in-mins 1.5", "--signal-save-timeout-seconds 9"],
+    [
+        "--profile --save a",
+        "--async-save --save a",
+        "--exit-interval 5",
+        "--exit-duration-in-mins 1.5",
+        "--signal-save-timeout-seconds 9",
+    ],
 )
 def test_what_is_not_done_without_training(line: str, tmp_path: Path) -> None:
     (tmp_path / "iter_0000001").mkdir()

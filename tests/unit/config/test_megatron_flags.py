@@ -127,7 +127,9 @@ def test_a_value_that_asks_for_what_is_done_anyway_passes(line):
 
 def test_yaml_keys_are_judged_alike(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("use_mcore_models: true\nnum-workers: 4\nasync_save: false\noptimizer: {swiglu: true}\n")
+    path.write_text(
+        "use_mcore_models: true\nnum-workers: 4\nckpt_fully_parallel_save: false\noptimizer: {swiglu: true}\n"
+    )
     reading = read_yaml(path, FIELDS)
     assert [warning.partition(": ")[2].split(":")[0] for warning in reading.warnings] == [
         "use_mcore_models",

@@ -55,7 +55,7 @@ def test_forms_of_a_file(tmp_path):
         tmp_path,
         "model: contextlm-gpt2-tiny\nnum-layers: 6\noptimizer: {lr: 6e-4, min_lr: 0, adam-eps: 1e-9}\nbf16: "
         "true\n"
-        "data_path: [0.7, a, 0.3, b]\nffn_hidden_size: null\nasync_save: "
+        "data_path: [0.7, a, 0.3, b]\nffn_hidden_size: null\nckpt_fully_parallel_save: "
         "false\ncontext_parallel_size: 1\nrampup_batch_size: [16, 8, 100]\n",
     )
     assert reading.problems == []
