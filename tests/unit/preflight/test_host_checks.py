@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_saves
+from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_kept, num_saves
 from contextlm.config.schema import Config
 from contextlm.errors import UserError
 from contextlm.preflight import folders, host_checks, memory
@@ -190,3 +190,14 @@ def test_sizes() -> None:
     assert [size(number) for number in (0, 999, 1600, 412e9, 1.25e12, 5e15)] == [
         "0 bytes", "999 bytes", "1.6 kB", "412 GB", "1.2 TB", "5000 TB",
     ]  # fmt: skip
+
+
+def test_how_many_checkpoints_are_kept() -> None:
+    def kept(**values: Any) -> int:
+        return num_kept(small_config(save="x", train_iters=100, save_interval=10, **values), 1, 0)
+
+    assert kept() == 10
+    assert kept(save_total_limit=2) == 3  # and the new one, before an old one goes
+    assert kept(save_retain_interval=50) == 4  # 50, 100, the newest and the new one
+    assert kept(save_total_limit=2, save_retain_interval=50, save_best=True) == 6
+    assert kept(save_total_limit=50) == 10
