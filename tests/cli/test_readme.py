@@ -179,7 +179,8 @@ def test_the_tree_is_the_tree() -> None:
     assert [path for path in listed if path.endswith("/") != (ROOT / path).is_dir()] == []
     needed = [f"contextlm/{path.name}/" for path in (ROOT / "contextlm").iterdir() if (path / "__init__.py").exists()]
     needed += [f"tools/{path.name}" for path in (ROOT / "tools").glob("[!_]*.py")]
-    needed += [str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.sh")]
+    examples = [path for path in (ROOT / "examples").iterdir() if not path.name.startswith("_")]
+    needed += [f"examples/{path.name}{'/' * path.is_dir()}" for path in examples]
     needed += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
     assert sorted(set(needed) - set(listed)) == []
 
