@@ -91,11 +91,15 @@ while kill -0 "$ranks" 2>/dev/null; do  # a signal ended the waiting, not the ra
     status=0
     wait "$ranks" || status=$?
 done
+trap '' TERM USR1 INT  # the ranks are gone: where another node failed first, srun may yet send this one a signal
 if [ "$status" -ne 0 ] && [ -f "$record" ]; then
     recorded=$("$python" -c 'import json, sys
 record = json.load(open(sys.argv[1]))
 print("rank {rank}: {cause}".format(**record), *filter(None, [record.get("remedy")]), sep="\n      ", file=sys.stderr)
 print(record["status"])' "$record")
     [ "$recorded" -eq 0 ] || status=$recorded
+elif [ "$status" -ne 0 ] && [ -n "$record" ]; then
+    hint=$([ "$nodes" -eq 1 ] || echo "; if the $nodes nodes did not meet, see \"What to do when\" in docs/launching.md")
+    echo "torchrun ended with status $status before any rank told why: its own lines are above$hint" >&2
 fi
 exit "$status"

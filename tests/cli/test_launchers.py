@@ -186,6 +186,8 @@ def test_status_and_cause_are_the_recorded_ones(
     if expected and record is not None:
         told = [f"rank {record['rank']}: {record['cause']}", *(["      try less"] if "remedy" in record else [])]
         assert ended.stderr.splitlines()[-len(told) :] == told
+    if record is None:
+        assert "before any rank told why" in ended.stderr.splitlines()[-1]
 
 
 def test_who_only_evaluates_leaves_the_record_alone(training: dict[str, str]) -> None:
