@@ -16,11 +16,11 @@ import os
 import random
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from contextlm.child_processes import child
 from contextlm.config import yaml_file
 from contextlm.config.resolve import parse
 from contextlm.errors import UserError, tell_problems, tell_warnings
@@ -63,10 +63,11 @@ def main(words: list[str]) -> int:
         print(f"\n[{number}/{len(steps)}] {step.title}\n{step}", flush=True)
         if only_shown:
             continue
-        status = subprocess.run(step.command, cwd=CHECKOUT, env={**inherited, **step.variables}).returncode
-        if status != 0:
-            print(f"\nFAILED with status {status}: {step.title}; all it made is in {folder}", file=sys.stderr)
-            return status
+        with child(step.command, CHECKOUT, sys.stdout.buffer, {**inherited, **step.variables}) as process:
+            process.wait()
+        if process.returncode != 0:
+            print(f"\nFAILED, status {process.returncode}: {step.title}; all it made is in {folder}", file=sys.stderr)
+            return process.returncode
     if only_shown:
         return 0
     check(twin, folder / "run")

@@ -6,6 +6,7 @@ Slurm's and Docker's commands are stand-ins; the launchers that they start are t
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -83,7 +84,7 @@ def test_the_end_of_the_time_saves_and_a_cancelled_job_stays_cancelled(
         assert job.poll() is None
         time.sleep(0.02)
     if number == signal.SIGTERM:
-        subprocess.run(["pkill", "-TERM", "-s", str(job.pid)], check=True)  # the script and srun, which hands it on
+        os.killpg(job.pid, number)  # the script and srun, which hands it on
     else:
         job.send_signal(number)
     assert job.wait(timeout=60) == status
