@@ -74,13 +74,17 @@ def twin_of(config: Config, world_size: int) -> Twin:
     parallel = _fitting_layout(config.parallel)
     copies = min(config.data_parallel_size(world_size), MOST_PROCESSES // parallel.model_parallel_size)
     first = _shrunk(config, parallel, copies)
-    is_spread = parallel.model_parallel_size > 1
-    other = replace(
-        _one_piece_per_stage(parallel),
-        tensor_model_parallel_size=1,
-        pipeline_model_parallel_size=1 if is_spread else 2,
+    # Another layout on one process or two: the model whole where it was divided, divided where it was whole.
+    stages = 1 if parallel.model_parallel_size > 1 else 2
+    other = replace(_one_piece_per_stage(parallel), tensor_model_parallel_size=1, pipeline_model_parallel_size=stages)
+    return Twin(
+        original=config,
+        world_size=world_size,
+        config=first,
+        processes=parallel.model_parallel_size * copies,
+        resumed=replace(first, parallel=other),
+        resumed_processes=min(copies, 2) if stages == 1 else stages,
     )
-    return Twin(config, world_size, first, parallel.model_parallel_size * copies, replace(first, parallel=other), 2)
 
 
 def _fitting_layout(parallel: ParallelConfig) -> ParallelConfig:

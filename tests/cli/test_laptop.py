@@ -20,7 +20,7 @@ from tests.cli.test_launchers import DOCUMENTED, GPT2, PYTHIA
 
 sys.path.insert(0, str(ROOT / "examples" / "laptop"))
 try:
-    from twin import STEPS, STEPS_BEFORE_STOP, twin_of
+    from twin import STEPS, STEPS_BEFORE_STOP, layout_words, twin_of
 finally:
     sys.path.pop(0)
 
@@ -48,7 +48,7 @@ def saved_layouts(folder: Path) -> list[str]:
 def test_two_launchers_on_two_processes(script: str, layout: str, size: str, tmp_path: Path) -> None:
     shown = run_twin(script, tmp_path, GPUS_PER_NODE="2")
     before, after = saved_layouts(tmp_path)
-    assert before.startswith(layout) and after.startswith("TP 1 x PP 1 x DP 2")
+    assert before.startswith(layout) and after.startswith("TP 1 x PP 1 x DP 1")
     made = metrics(tmp_path / "run")
     assert [line["iteration"] for line in made if "split" not in line] == list(range(1, STEPS + 1))
     assert "lm_loss" in shown.split("[4/4] evaluate")[1].split("Passed")[0]
@@ -134,7 +134,8 @@ def test_the_twin_of_any_run_is_a_run(layout: tuple[str, ...], options: tuple[st
         "--model", "contextlm-gpt2-124m", "--global-batch-size", "1920", *layout, *options, processes=processes
     )
     twin = twin_of(original, processes)
-    assert twin.processes <= 8 and twin.resumed_processes == 2
+    assert twin.processes <= 8 and twin.resumed_processes <= 2
+    assert layout_words(twin.config, twin.processes) != layout_words(twin.resumed, twin.resumed_processes)
     for config, count in ((twin.config, twin.processes), (twin.resumed, twin.resumed_processes)):
         assert validate(config, count, dry_run=True) == []
     parallel, wanted = twin.config.parallel, original.parallel
