@@ -106,7 +106,7 @@ def bare_environment(**variables: str) -> dict[str, str]:
 def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a launcher to its end."""
     command, place = ["bash", str(ROOT / script), *arguments], bare_environment(**variables)
-    return subprocess.run(command, env=place, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, timeout=600)
 
 
 def called(folder: Path, node: str = "") -> list[str]:
