@@ -9,7 +9,7 @@ help:
 	@echo "make bench        training speed on CPU beside plain PyTorch; fails where a target is missed (10 minutes)"
 	@echo "make check        ruff: style and plain mistakes"
 	@echo "make environment  only the environment, .venv/ (PYTHON=/path/to/python3 names the interpreter)"
-	@echo "make clean        remove caches and what the quickstart made; .venv/ and other runs stay"
+	@echo "make clean        remove caches and what the quickstart and --laptop made; .venv/ and other runs stay"
 	@echo "Pass options to the quickstart, to pytest or to the benchmark with ARGS: make test ARGS='-k causality'"
 
 environment:
@@ -31,5 +31,5 @@ check: environment
 	@.venv/bin/python -m ruff check .
 
 clean:
-	rm -rf runs/quickstart .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf runs/quickstart runs/laptop .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,109 +3,101 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cli.launcher_stand_ins import ROOT, bare_environment, called, install, launch, value
+
 GPT2, PYTHIA = "examples/gpt2/1.5b.sh", "examples/pythia/1.4b.sh"
-SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.sh"))
-DECIDING = ("SLURM_", "NNODES", "NODE_RANK", "MASTER_", "GPUS_PER_NODE", "MODEL", "BASELINE", "SAVE", "DATA_PATH")
-
-# In place of Python: notes how torchrun was called, and ends as the test says.
-FAKE_PYTHON = """#!/usr/bin/env bash
-if [ "$1" != -m ]; then exec "{python}" "$@"; fi
-printf '%s\\n' "$@" >"{folder}/called"
-if [ -n "${{RECORD:-}}" ]; then echo "$RECORD" >"{folder}/run/exit.json"; fi
-if [ -n "${{WAITS:-}}" ]; then
-    trap 'echo "$WAITS" >"{folder}/run/exit.json"; exit 1' TERM
-    touch "{folder}/waits"
-    for _ in $(seq 600); do sleep 0.1; done
-fi
-exit "${{STATUS:-0}}"
-"""
-FAKE_SCONTROL = "#!/usr/bin/env bash\n[ \"$*\" = 'show hostnames gpu[07-08]' ] && printf 'gpu07\\ngpu08\\n'\n"
-
-
-def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a launcher in an environment that says nothing but `variables` about nodes and data."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(DECIDING)}
-    return subprocess.run(
-        ["bash", str(ROOT / script), *arguments],
-        env={**environment, "PYTHON": sys.executable, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*") if path.suffix in (".sh", ".sbatch")
+)
+# Launcher -> its preset without the head, its layout on the 8 GPUs that it names.
+DOCUMENTED = {
+    **{f"examples/gpt2/{size}.sh": (f"gpt2-{size}", "TP 1 x PP 1 x DP 8") for size in ("124m", "355m", "774m")},
+    GPT2: ("gpt2-1.5b", "TP 1 x PP 2 x DP 4"),
+    **{
+        f"examples/pythia/{size}.sh": (f"pythia-{size}", "TP 1 x PP 1 x DP 8") for size in ("70m", "160m", "410m", "1b")
+    },
+    PYTHIA: ("pythia-1.4b", "TP 2 x PP 1 x DP 4, sequence parallel"),
+}
 
 
 @pytest.fixture
 def training(tmp_path: Path) -> dict[str, str]:
-    """Variables under which a launcher "trains" with a fake torchrun."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "run").mkdir()
-    programs = {"python": FAKE_PYTHON.format(python=sys.executable, folder=tmp_path), "scontrol": FAKE_SCONTROL}
-    for name, text in programs.items():
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
-    return {
-        "PYTHON": str(tmp_path / "bin" / "python"),
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "DATA_PATH": "0.7 a_text_document 0.3 b_text_document",
-        "TOKENIZER_MODEL": "tokenizer.json",
-        "SAVE": str(tmp_path / "run"),
-    }
+    """Variables under which a launcher "trains" with a stand-in for torchrun."""
+    return install(tmp_path, torchrun=True)
 
 
-def called(training: dict[str, str]) -> list[str]:
-    """The words with which torchrun was called."""
-    return (Path(training["SAVE"]).parent / "called").read_text().splitlines()
+def described(script: str, **variables: str) -> str:
+    """What a dry run of a launcher prints."""
+    shown = launch(script, "--dry-run", **variables)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
 
 
-def value(words: list[str], flag: str) -> str:
-    return words[words.index(flag) + 1]
+def test_every_size_has_its_launcher() -> None:
+    from contextlm.config.presets import preset_names
+
+    sizes = {name for name in preset_names() if not name.startswith("contextlm") and not name.endswith("tiny")}
+    assert {preset for preset, _ in DOCUMENTED.values()} == sizes
+    families = [path for path in SCRIPTS if path.startswith(("examples/gpt2", "examples/pythia"))]
+    assert sorted(DOCUMENTED) == families
+
+
+@pytest.mark.parametrize("script", DOCUMENTED)
+def test_dry_runs_on_the_documented_gpus(script: str) -> None:
+    """ContextLM and its baseline: the method's settings, 0.5M and 2.1M tokens a step, 300B in all."""
+    preset, layout = DOCUMENTED[script]
+    tokens, steps = (524_288, 572_000) if preset.startswith("gpt2") else (2_097_152, 143_000)
+    assert "for 8 GPUs or a multiple" in (ROOT / script).read_text()
+    ours, plain = (described(script, BASELINE=baseline) for baseline in ("0", "1"))
+    for text in (
+        f"Layout on 8 processes: {layout}\n", f"; {tokens:,} tokens\n", f"train_iters: {steps},", "bf16: true",
+        "lr_warmup_fraction: 0.01", "Nothing was started.",
+    ):  # fmt: skip
+        assert text in ours and text in plain, text
+    assert f"preset: contextlm-{preset}\n" in ours and f"preset: {preset}\n" in plain
+    assert "the context head before" in ours and "context_chunk_size: 0" in plain
+    # The baseline differs in the head only.
+    before, after = (
+        {
+            line
+            for line in text.split("Configuration")[1].splitlines()
+            if "context" not in line and "preset:" not in line
+        }
+        for text in (ours, plain)
+    )
+    assert before == after
 
 
 @pytest.mark.parametrize(
-    ("script", "variables", "preset", "processes", "layout"),
+    ("script", "variables", "processes", "layout"),
     [
-        (GPT2, {}, "contextlm-gpt2-1.5b", 8, "TP 1 x PP 2 x DP 4"),
-        (GPT2, {"BASELINE": "1"}, "gpt2-1.5b", 8, "TP 1 x PP 2 x DP 4"),
-        (GPT2, {"NNODES": "4", "PP": "4"}, "contextlm-gpt2-1.5b", 32, "TP 1 x PP 4 x DP 8"),
-        (PYTHIA, {}, "contextlm-pythia-1.4b", 8, "TP 2 x PP 1 x DP 4"),
-        (PYTHIA, {"BASELINE": "1"}, "pythia-1.4b", 8, "TP 2 x PP 1 x DP 4"),
-        (PYTHIA, {"SLURM_STEP_NUM_NODES": "2"}, "contextlm-pythia-1.4b", 16, "TP 2 x PP 1 x DP 8"),
-        (PYTHIA, {"MODEL": "pythia-70m", "GPUS_PER_NODE": "4"}, "pythia-70m", 4, "TP 2 x PP 1 x DP 2"),
+        (GPT2, {"NNODES": "4", "PP": "4"}, 32, "TP 1 x PP 4 x DP 8"),
+        (PYTHIA, {"SLURM_STEP_NUM_NODES": "2"}, 16, "TP 2 x PP 1 x DP 8"),
+        (PYTHIA, {"GPUS_PER_NODE": "4"}, 4, "TP 2 x PP 1 x DP 2"),
+        (PYTHIA, {"SLURM_GPUS_ON_NODE": "4", "TP": "4"}, 4, "TP 4 x PP 1 x DP 1"),
     ],
 )
-def test_dry_run_describes_the_job_without_data(
-    script: str, variables: dict[str, str], preset: str, processes: int, layout: str
-) -> None:
-    shown = launch(script, "--dry-run", **variables)
-    assert shown.returncode == 0, shown.stderr
-    for text in (
-        f"preset: {preset}\n",
-        f"Layout on {processes} processes: {layout}",
-        "bf16: true",
-        "Nothing was started.",
-    ):
-        assert text in shown.stdout
-    assert ("the context head before" in shown.stdout) == preset.startswith("contextlm")
+def test_places_and_layouts_are_variables(script: str, variables: dict[str, str], processes: int, layout: str) -> None:
+    assert f"Layout on {processes} processes: {layout}" in described(script, **variables)
 
 
-def test_the_baseline_differs_in_the_head_only() -> None:
-    for script in (GPT2, PYTHIA):
-        ours, plain = (launch(script, "--dry-run", BASELINE=x).stdout.splitlines() for x in ("0", "1"))
-        sections = ("  model:", "  parallel:", "  training:", "  optimizer:", "  data:")
-        for section in sections:
-            index = next(i for i, line in enumerate(ours) if line.startswith(section))
-            assert ours[index] in plain
+def test_no_launcher_repeats_its_preset() -> None:
+    """What a preset sets is in no launcher and in no file that it shares with its family."""
+    from contextlm.config.presets import preset
+
+    for script, (name, _) in DOCUMENTED.items():
+        text = (ROOT / script).read_text() + (ROOT / script).with_name("pretraining.yaml").read_text()
+        settings = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+        for field in (name for section in preset(f"contextlm-{name}").values() for name in section):
+            assert f"--{field.replace('_', '-')} " not in settings and f" {field}:" not in settings, (script, field)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +115,8 @@ def test_the_baseline_differs_in_the_head_only() -> None:
             "8(x2) tasks per node",
         ),
         (GPT2, (), {"SAVE": "x", "DATA_PATH": "y"}, "TOKENIZER_MODEL: not set"),
+        (GPT2, (), {"SAVE": "x", "TOKENIZER_MODEL": "y"}, "DATA_PATH: not set"),
+        (GPT2, (), {"DATA_PATH": "x", "TOKENIZER_MODEL": "y"}, "SAVE: not set"),
     ],
 )
 def test_what_cannot_run_is_refused(
@@ -133,31 +127,40 @@ def test_what_cannot_run_is_refused(
     assert complaint in refused.stderr
 
 
-def test_one_node_meets_on_its_own_loopback(training: dict[str, str]) -> None:
+def test_one_node_meets_on_its_own_loopback(training: dict[str, str], tmp_path: Path) -> None:
     assert launch(GPT2, "--log-interval", "5", **training).returncode == 0
-    words = called(training)
+    words = called(tmp_path)
     assert words[:2] == ["-m", "torch.distributed.run"]
     assert (value(words, "--nnodes"), value(words, "--nproc-per-node")) == ("1", "8")
     assert value(words, "--rdzv-endpoint") == "127.0.0.1:0"
     where = words.index("--data-path")
     assert words[where + 1 : where + 5] == ["0.7", "a_text_document", "0.3", "b_text_document"]
     assert value(words, "--save") == value(words, "--load") == value(words, "--output-dir") == training["SAVE"]
-    assert words[-2:] == ["--log-interval", "5"]
+    assert words[-2:] == ["--log-interval", "5"] and value(words, "--max-restarts") == "0"
+
+
+def test_data_and_tokenizer_may_come_otherwise(training: dict[str, str], tmp_path: Path) -> None:
+    without = {**training, "DATA_PATH": "", "TOKENIZER_MODEL": "", "TOKENIZER_TYPE": "ByteTokenizer"}
+    assert launch(GPT2, "--data-config", "blend.yaml", **without, MAX_RESTARTS="2").returncode == 0
+    words = called(tmp_path)
+    assert not {"--data-path", "--tokenizer-model"} & set(words)
+    assert value(words, "--tokenizer-type") == "ByteTokenizer" and value(words, "--max-restarts") == "2"
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize("place", ["variables", "srun"])
-def test_every_node_knows_its_place(training: dict[str, str], place: str, rank: str) -> None:
+def test_every_node_knows_its_place(training: dict[str, str], tmp_path: Path, place: str, rank: str) -> None:
     variables = {
-        "variables": {"NNODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "gpu07"},
+        "variables": {"NNODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "gpu07", "LOCAL_ADDR": "10.0.0.7"},
         "srun": {
             "SLURM_STEP_NUM_NODES": "2", "SLURM_NNODES": "2", "SLURM_NODEID": rank, "SLURM_JOB_ID": "77",
             "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
         },
     }[place]  # fmt: skip
     assert launch(PYTHIA, **training, **variables).returncode == 0
-    words = called(training)
+    words = called(tmp_path, rank if place == "srun" else "")
     assert value(words, "--nnodes") == "2"
+    assert ("--local-addr" in words) == (place == "variables")
     assert value(words, "--rdzv-endpoint") == "gpu07:29500"
     assert value(words, "--rdzv-conf").split(",")[0] == f"is_host={int(rank == '0')}"
 
@@ -183,6 +186,8 @@ def test_status_and_cause_are_the_recorded_ones(
     if expected and record is not None:
         told = [f"rank {record['rank']}: {record['cause']}", *(["      try less"] if "remedy" in record else [])]
         assert ended.stderr.splitlines()[-len(told) :] == told
+    if record is None:
+        assert "before any rank told why" in ended.stderr.splitlines()[-1]
 
 
 def test_who_only_evaluates_leaves_the_record_alone(training: dict[str, str]) -> None:
@@ -197,7 +202,7 @@ def test_a_signal_reaches_the_ranks_and_their_status_comes_back(training: dict[s
     saved = json.dumps({"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued"})
     launcher = subprocess.Popen(
         ["bash", str(ROOT / GPT2)],
-        env={**os.environ, **training, "WAITS": saved},
+        env=bare_environment(**training, WAITS=saved),
         stderr=subprocess.PIPE,
         text=True,
         # Where the tests run in the background Ctrl-C is ignored, and what is ignored is inherited.

@@ -89,8 +89,18 @@ def check(words: list[str], folder: Path) -> None:
         assert parse(arguments[1:], {}).dry_run
     elif program == "python" and arguments[0].startswith("tools/"):
         check_tool(arguments)
+    elif program == "sbatch":
+        assert (ROOT / arguments[0]).read_text().startswith("#!")
+        check(["bash", *arguments[1:]], folder)
+    elif program in ("kubectl", "sky"):
+        assert arguments[:-1] in (["apply", "-f"], ["jobs", "launch"]) and (ROOT / arguments[-1]).exists()
+    elif program == "apptainer" and arguments[0] == "build":
+        assert arguments[1].endswith(".sif") and arguments[2] == "docker-daemon://contextlm:latest"
+    elif program == "apptainer" or arguments[0] == "examples/docker/run.sh":
+        check(arguments[arguments.index("bash", 1) :], folder)
     elif program == "bash":
-        shown = [program, str(ROOT / arguments[0]), *arguments[1:], "--dry-run"]
+        given = [word for word in arguments[1:] if word != "--dry-run"]
+        shown = [program, str(ROOT / arguments[0]), *given, "--dry-run"]
         subprocess.run(shown, env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}, check=True, capture_output=True)
     elif program == "mkdir":
         assert arguments[0] == "-p" and set(arguments[1:]) <= {"data", "runs"}
@@ -179,7 +189,8 @@ def test_the_tree_is_the_tree() -> None:
     assert [path for path in listed if path.endswith("/") != (ROOT / path).is_dir()] == []
     needed = [f"contextlm/{path.name}/" for path in (ROOT / "contextlm").iterdir() if (path / "__init__.py").exists()]
     needed += [f"tools/{path.name}" for path in (ROOT / "tools").glob("[!_]*.py")]
-    needed += [str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.sh")]
+    examples = [path for path in (ROOT / "examples").iterdir() if not path.name.startswith("_")]
+    needed += [f"examples/{path.name}{'/' * path.is_dir()}" for path in examples]
     needed += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
     assert sorted(set(needed) - set(listed)) == []
 
@@ -213,6 +224,9 @@ def test_flags_that_pages_speak_of_exist(page: str) -> None:
     known |= {f"--no-{field.flag[2:]}" for field in fields if field.kind is bool}
     tools = "".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
     known |= set(re.findall(r'"(--[a-z][\w-]*)"', tools))
+    known |= set(re.findall(r'" (--[a-z-]+) "', text_of("examples/launch.sh")))
+    # Slurm's, srun's and Docker's own.
+    known |= {"--signal", "--ipc", "--shm-size"} if page == "docs/launching.md" else set()
     spoken = {flag for flag in re.findall(r"`(--[a-z][\w-]*)", text)}
     assert sorted(spoken - known) == []
 

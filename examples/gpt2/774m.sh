@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# ContextLM on GPT-2 large, 813M parameters, for 8 GPUs or a multiple.
+#
+#     bash examples/gpt2/774m.sh --dry-run                         what it would be; no GPU, no data
+#     bash examples/gpt2/774m.sh --laptop                          the same launch on this CPU, the model shrunk
+#     DATA_PATH=data/owt_text_document TOKENIZER_MODEL=tokenizer.json SAVE=runs/contextlm bash examples/gpt2/774m.sh
+#     BASELINE=1 SAVE=runs/plain ... bash examples/gpt2/774m.sh    plain GPT-2 large, same data, same order
+#
+# Batch, length and schedule: pretraining.yaml. Many nodes, Slurm and all variables: ../launch.sh.
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+model=contextlm-gpt2-774m
+if [ "${BASELINE:-0}" = 1 ]; then model=gpt2-774m; fi
+exec bash "$here/../launch.sh" --model "$model" --config "${CONFIG:-$here/pretraining.yaml}" \
+    --micro-batch-size "${MICRO_BATCH_SIZE:-16}" "$@"
