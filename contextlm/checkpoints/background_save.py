@@ -82,8 +82,5 @@ class BackgroundSave:
 
 
 def _words(job: Future[Any]) -> str:
-    """Why it failed. Of a failed write torch tells its own position in the file, and the cause is behind that."""
-    error = cause = job.exception()
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return str(cause or error).strip() or type(error).__name__
+    error = job.exception()
+    return str(error).strip() or type(error).__name__

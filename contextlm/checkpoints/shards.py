@@ -122,8 +122,16 @@ def _write(writer: FileSystemWriterAsync, bucket: tuple[Any, ...], called_off: t
     writer.write_preloaded_data([writer.transforms], 0, bucket, written, counted, use_fsync=True)
     _, results = written.get_nowait()
     if isinstance(results, Exception):
-        raise results
+        raise _cause(results)
     return Piece(results, manifest.digests(Path(path).parent, [name]))
+
+
+def _cause(error: Exception) -> BaseException:
+    """The system's error, if one is behind it: of a failed write torch tells its own position in the file."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
 
 
 def _until(called_off: threading.Event, items: Iterable[Any]) -> Iterator[Any]:

@@ -65,7 +65,7 @@ def check(config: Config, where: Whereabouts, refusals: Sequence[str] = ()) -> P
         problems.append(
             f"--split {config.data.document_split}: leaves nothing for training; give the first share more than 0"
         )
-    folder, run = _continued(config)
+    folder, run = continued(config)
     if folder is not None and tokenizer is not None and datasets is not None:
         problems += _changed_options(folder, config, world_size, tokenizer, datasets)
     words = [_data_words(config)]
@@ -88,7 +88,7 @@ def _collected(problems: list[str], make: Callable[[], T]) -> T | None:
         return None
 
 
-def _continued(config: Config) -> tuple[Path | None, dict[str, Any]]:
+def continued(config: Config) -> tuple[Path | None, dict[str, Any]]:
     """The checkpoint that is continued, and its `run.json`; none of one that is damaged: who loads it tells that."""
     given = config.checkpoint
     source = given.save if given.finetune or given.init_backbone_from is not None else given.load
