@@ -1,0 +1,89 @@
+"""Files that are not what they were: of a checkpoint, of the data, the tracker."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.setting import copy_data
+from tests.faults.trial import Trial
+
+
+def truncate(path: Path, trial: Trial) -> None:
+    """Cut a random part off."""
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.truncate(trial.dice.randrange(size))
+
+
+def flip(path: Path, trial: Trial) -> None:
+    """Flip one bit."""
+    place, bit = trial.dice.randrange(path.stat().st_size), trial.dice.randrange(8)
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def delete(path: Path, trial: Trial) -> None:
+    """It is gone."""
+    path.unlink()
+
+
+DAMAGES: tuple[Callable[[Path, Trial], None], ...] = (truncate, flip, delete)
+
+
+def _killed_after_a_save(trial: Trial) -> Path:
+    """A run that is killed some time after its second save; its newest checkpoint, by the tracker."""
+    with trial.job() as job:
+        while not (trial.run / "iter_0000006" / "run.json").exists() and job.poll() is None:
+            pass
+        job.kill_all()
+        trial.struck()
+        trial.wait(job)
+    iteration = int((trial.run / "latest_checkpointed_iteration.txt").read_text())
+    return trial.run / f"iter_{iteration:07d}"
+
+
+def damaged_shard(trial: Trial) -> None:
+    """A shard of the newest checkpoint is cut short or gone: the run stops and names it; restored, it continues."""
+    checkpoint = _killed_after_a_save(trial)
+    shard = trial.dice.choice(sorted(checkpoint.glob("*.distcp")))
+    damage = trial.dice.choice((truncate, delete))
+    _damaged_and_restored(trial, shard, damage, str(checkpoint))
+
+
+def _damaged_and_restored(trial: Trial, path: Path, damage: Callable[[Path, Trial], None], *words: str) -> None:
+    kept = trial.folder / "kept"
+    shutil.copyfile(path, kept)
+    damage(path, trial)
+    trial.struck(f"{path.suffix or path.name}: {damage.__name__}")
+    with trial.job() as job:
+        trial.stops(job, *words)
+    shutil.copyfile(kept, path)
+    trial.continues("stopped with the message, resumed when restored")
+
+
+def damaged_tracker(trial: Trial) -> None:
+    """The tracker is empty, gone, of random bytes, or names what is not there."""
+    checkpoint = _killed_after_a_save(trial)
+    tracker = trial.run / "latest_checkpointed_iteration.txt"
+    content = trial.dice.choice((b"", None, trial.dice.randbytes(7), b"12345\n"))
+    before = tracker.read_bytes()
+    tracker.unlink() if content is None else tracker.write_bytes(content)
+    trial.struck("tracker gone" if content is None else f"tracker {content[:7]!r}")
+    with trial.job() as job:
+        trial.stops(job, str(tracker), checkpoint.name)
+    tracker.write_bytes(before)
+    trial.continues("stopped with the message, resumed when restored")
+
+
+def damaged_data(trial: Trial) -> None:
+    """A run is killed, and a file of its data is damaged before it continues."""
+    trial.data = copy_data(trial.setting, trial.folder / "data")
+    _killed_after_a_save(trial)
+    path = trial.data.with_name(trial.data.name + trial.dice.choice((".bin", ".idx")))
+    damage = trial.dice.choice((truncate, delete) if path.suffix == ".bin" else DAMAGES)
+    _damaged_and_restored(trial, path, damage, path.stem)
