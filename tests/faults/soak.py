@@ -30,8 +30,9 @@ def main(arguments: list[str]) -> int:
     from tests.faults import processes
     from tests.faults.controls import CONTROLS
     from tests.faults.kinds import KINDS
-    from tests.faults.setting import LAYOUTS, Setting
+    from tests.faults.setting import Setting
     from tests.faults.table import is_good, line_of, table
+    from tests.faults.trial import Trial
     from tests.faults.trials import Trials, unmount
 
     given = _parsed(arguments, sorted(KINDS))
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     began, is_whole = time.monotonic(), False
     try:
         setting.make_data()
-        for layout in LAYOUTS:
+        for layout in sorted({Trial(setting, kind, seed, folder).result.layout for kind, seed, _ in planned}):
             setting.make_reference(layout)
         for result in Trials(setting, planned, given.jobs, given.keep):
             results.append(result)
