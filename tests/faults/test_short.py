@@ -12,7 +12,7 @@ from tests.cli.programs import run
 
 TRIALS = (
     "kill-one-rank:0", "kill-all:1", "sigterm:1", "save-crash:3", "save-crash:14", "save-refused:0", "read-only:0",
-    "damaged-shard:0", "damaged-tracker:1", "damaged-data:0", "nan-gradient:2", "sleeping-rank:0",
+    "damaged-shard:0", "damaged-tracker:0", "damaged-data:0", "nan-gradient:2", "sleeping-rank:0",
 )  # fmt: skip
 CONTROLS = ("control:0", "control:0:forgotten_generators", "control:0:kept_lines")
 
