@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.faults.job import Failed
+from tests.faults.moments import Moment
 from tests.faults.setting import copy_data
 from tests.faults.trial import Trial
 
@@ -38,8 +40,7 @@ DAMAGES: tuple[Callable[[Path, Trial], None], ...] = (truncate, flip, delete)
 def _killed_after_a_save(trial: Trial) -> Path:
     """A run that is killed some time after its second save; its newest checkpoint, by the tracker."""
     with trial.job() as job:
-        while not (trial.run / "iter_0000006" / "run.json").exists() and job.poll() is None:
-            pass
+        Moment("iteration", 7, trial.dice.uniform(0, 0.1)).wait(job, trial.run)
         job.kill_all()
         trial.struck()
         trial.wait(job)
@@ -48,11 +49,29 @@ def _killed_after_a_save(trial: Trial) -> Path:
 
 
 def damaged_shard(trial: Trial) -> None:
-    """A shard of the newest checkpoint is cut short or gone: the run stops and names it; restored, it continues."""
+    """A bit of a shard is flipped, or it is cut short or gone: named before it is loaded; restored, it continues."""
     checkpoint = _killed_after_a_save(trial)
     shard = trial.dice.choice(sorted(checkpoint.glob("*.distcp")))
-    damage = trial.dice.choice((truncate, delete))
-    _damaged_and_restored(trial, shard, damage, str(checkpoint))
+    _damaged_and_restored(trial, shard, trial.dice.choice(DAMAGES), str(checkpoint), shard.name)
+
+
+def damaged_checkpoint(trial: Trial) -> None:
+    """Any file of the newest checkpoint is damaged: `--load-fallback` goes on from the one before it."""
+    checkpoint = _killed_after_a_save(trial)
+    trial.more = ("--load-fallback",)
+    path = trial.dice.choice(sorted(path for path in checkpoint.iterdir() if path.name != "manifest.json"))
+    damage = trial.dice.choice(DAMAGES)
+    damage(path, trial)
+    trial.struck(f"{path.name}: {damage.__name__}")
+    trial.continues("resumed from the one before")
+    if str(checkpoint) not in (said := (trial.folder / "log").read_text()) or path.name not in said:
+        raise Failed(f"nothing named {path}")
+
+
+def damaged_manifest(trial: Trial) -> None:
+    """The manifest of the newest checkpoint is changed or cut short: the checkpoint is not trusted; restored, it is."""
+    checkpoint = _killed_after_a_save(trial)
+    _damaged_and_restored(trial, checkpoint / "manifest.json", trial.dice.choice((truncate, flip)), str(checkpoint))
 
 
 def _damaged_and_restored(trial: Trial, path: Path, damage: Callable[[Path, Trial], None], *words: str) -> None:
@@ -67,17 +86,15 @@ def _damaged_and_restored(trial: Trial, path: Path, damage: Callable[[Path, Tria
 
 
 def damaged_tracker(trial: Trial) -> None:
-    """The tracker is empty, gone, of random bytes, or names what is not there."""
+    """The tracker is empty, gone, of random bytes, or names what is not there: the newest checkpoint is used."""
     checkpoint = _killed_after_a_save(trial)
     tracker = trial.run / "latest_checkpointed_iteration.txt"
     content = trial.dice.choice((b"", None, trial.dice.randbytes(7), b"12345\n"))
-    before = tracker.read_bytes()
     tracker.unlink() if content is None else tracker.write_bytes(content)
     trial.struck("tracker gone" if content is None else f"tracker {content[:7]!r}")
-    with trial.job() as job:
-        trial.stops(job, str(tracker), checkpoint.name)
-    tracker.write_bytes(before)
-    trial.continues("stopped with the message, resumed when restored")
+    trial.continues()
+    if f"using {checkpoint}" not in (trial.folder / "log").read_text():
+        raise Failed("nothing said which checkpoint was used instead")
 
 
 def damaged_data(trial: Trial) -> None:

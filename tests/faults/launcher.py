@@ -117,6 +117,7 @@ def _be_a_rank(words: Sequence[str], rank: int, count: int, sabotage: dict[str, 
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_RUN_ID": "a trial",
         }  # fmt: skip
         from tests.faults import sabotaged
 

@@ -110,17 +110,20 @@ def slow_files(tell: Callable[[], None], pattern: str, seconds: float) -> None:
 
 
 def nan_gradient(tell: Callable[[], None], iteration: int, keeps_on: bool = False) -> None:
-    """In one iteration the gradient that leaves this rank's output is NaN; its loss is not."""
+    """In one iteration, once, the gradient that leaves this rank's output is NaN; its loss is not."""
     from contextlm.training import step
 
-    original = step._forward_step
+    original, has_been = step._forward_step, False
 
     def sabotaged(run: Any, token_sums: Any) -> Any:
         forward_step, now = original(run, token_sums), run.progress.iteration + 1
 
         def forward(batches: Any, model: Any) -> Any:
+            nonlocal has_been
             output, loss_func = forward_step(batches, model)
-            if (now == iteration or keeps_on and now > iteration) and output.requires_grad:
+            due = now == iteration and not has_been or keeps_on and now > iteration
+            if due and output.requires_grad:
+                has_been = True
                 tell()
                 output.register_hook(lambda gradient: gradient * float("nan"))
             return output, loss_func

@@ -17,6 +17,7 @@ STEPS = (
     ("open", r"iter_\d+\.tmp/metadata\.json", "metadata.json is opened"),
     ("open", r"iter_\d+\.tmp/config\.yaml", "config.yaml is opened"),
     ("open", r"iter_\d+\.tmp/run\.json", "run.json is opened"),
+    ("open", r"iter_\d+\.tmp/manifest\.json", "the manifest is opened"),
     ("os.rename", r"iter_\d+\.tmp -> .*iter_\d+$", "the folder gets its name"),
     ("open", r"latest_checkpointed_iteration\.txt", "the tracker is opened"),
     ("os.rename", r"-> .*latest_checkpointed_iteration\.txt$", "the tracker is replaced"),
@@ -26,6 +27,7 @@ SAVES = ITERATIONS // SAVE_INTERVAL
 
 def crash_in_a_save(trial: Trial) -> None:
     """One rank dies at a step of one of the saves: the checkpoint before it counts, or this one whole."""
+    trial.may_save_in_the_background()
     event, pattern, words = trial.dice.choice(STEPS)
     rank = trial.dice.randrange(2) if "distcp" in pattern else 0
     which = trial.dice.randrange(1, SAVES + 1)
@@ -47,8 +49,9 @@ def crash_in_the_second_save(trial: Trial) -> None:
 
 
 def refused_in_a_save(trial: Trial) -> None:
-    """The operating system refuses one step of one save (no space, I/O error): the run loses nothing that was saved."""
-    event, pattern, words = trial.dice.choice(STEPS[:6])
+    """The operating system refuses a step of a save, once (no space, I/O error): told, tried again, nothing lost."""
+    trial.may_save_in_the_background()
+    event, pattern, words = trial.dice.choice(STEPS[:7])
     error = trial.dice.choice(("ENOSPC", "EIO", "EDQUOT"))
     options = {"event": event, "pattern": pattern, "time_of": trial.dice.randrange(1, SAVES + 1), "error": error}
     rank = trial.dice.randrange(2) if "distcp" in pattern else 0
@@ -60,10 +63,9 @@ def refused_in_a_save(trial: Trial) -> None:
     words_of_it = {"ENOSPC": "No space left", "EIO": "Input/output error", "EDQUOT": "quota exceeded"}[error]
     if words_of_it not in said:
         raise Failed(f"nothing said {words_of_it!r}")
-    if status == 0:
-        trial.is_undisturbed("went on")
-    else:
-        trial.continues("stopped with the message, resumed")
+    if status:
+        raise Failed(f"ended with {status}")
+    trial.is_undisturbed("went on, saved again")
 
 
 def full_disk(trial: Trial) -> None:
@@ -71,8 +73,9 @@ def full_disk(trial: Trial) -> None:
     trial.run.mkdir()
     kib = trial.dice.randrange(1000, 15000)
     _mount(trial.run, f"size={kib}k")
+    trial.may_save_in_the_background()
     with trial.job() as job:
-        trial.stops(job, "No space left on device")
+        trial.stops(job, "No space left on device", f"iteration {ITERATIONS}")
     trial.struck(f"{kib / 1024:.0f} MiB")
     _mount(trial.run, "remount,size=256m")
     trial.continues("stopped with the message, resumed")

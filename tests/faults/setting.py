@@ -44,9 +44,9 @@ class Setting:
         places = ("--data-path", str(data or self.data), "--save", str(place), "--load", str(place))
         return [*SMALL, *LAYOUTS[layout], *LENGTH, *places]
 
-    def reference(self, layout: str, variant: str = "") -> Path:
+    def reference(self, layout: str) -> Path:
         """The folder of an undisturbed run."""
-        return self.folder / "undisturbed" / f"{layout}{variant}"
+        return self.folder / "undisturbed" / layout
 
     def seconds(self, layout: str) -> float:
         """How long the undisturbed run took."""
@@ -57,18 +57,12 @@ class Setting:
         (self.folder / "data").mkdir(parents=True)
         make_dataset(self.folder / "data")
 
-    def make_reference(self, layout: str, variant: str = "", more: tuple[str, ...] = ()) -> None:
-        """Train without a fault.
-
-        Args:
-            layout: of the ranks.
-            variant: names the run, where it has other options.
-            more: these options.
-        """
-        place = self.reference(layout, variant)
+    def make_reference(self, layout: str) -> None:
+        """Train without a fault."""
+        place = self.reference(layout)
         place.parent.mkdir(parents=True, exist_ok=True)
         began, log = time.monotonic(), place.with_suffix(".log")
-        job = Job([*self.words(layout, place), *more], log)
+        job = Job(self.words(layout, place), log)
         if job.wait(SECONDS_BOUND) != 0:
             raise RuntimeError(f"the undisturbed run failed:\n{job.said()}")
         place.with_name(f"{place.name}.seconds").write_text(json.dumps(time.monotonic() - began))

@@ -20,7 +20,7 @@ def line_of(count: int, total: int, result: dict[str, Any]) -> str:
     control = f", broken by {result['control']}" if result["control"] else ""
     said = f"{'noticed' if control else 'FAILED'}: {result['problem']}" if result["problem"] else result["outcome"]
     return (
-        f"[{count}/{total}] {result['kind']} --seed {result['seed']} ({result['layout']}, {result['seconds']:.1f} s; "
+        f"[{count}/{total}] {result['kind']} --seed {result['seed']} ({result['layout_and_options']}, {result['seconds']:.1f} s; "
         f"hit {result['hit']}{control}): {said}"
     )
 

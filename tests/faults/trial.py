@@ -35,6 +35,7 @@ class Result:
     seed: int
     layout: str
     control: str | None = None
+    layout_and_options: str = ""
     hit: str = "never"
     outcome: str = ""
     equal: bool = False
@@ -49,7 +50,7 @@ class Trial:
     """Its runs are two ranks each, whose layout the seed draws, as it draws all the rest.
 
     Attributes:
-        variant, more: of the undisturbed run to compare with, and options of its own.
+        more: options of its own.
         data: prefix of a dataset of its own.
         control: what is broken in the run that continues (`controls.py`); the trial must fail.
     """
@@ -60,7 +61,6 @@ class Trial:
     folder: Path
     dice: random.Random = field(init=False)
     result: Result = field(init=False)
-    variant: str = ""
     more: tuple[str, ...] = ()
     data: Path | None = None
     control: str | None = None
@@ -68,6 +68,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.dice = random.Random(f"{self.kind} {self.seed}")
         self.result = Result(self.kind, self.seed, self.dice.choice(sorted(LAYOUTS)), self.control)
+        self.result.layout_and_options = self.result.layout
         self.struck_at: float | None = None
 
     @property
@@ -85,7 +86,7 @@ class Trial:
         """A run's first attempt; whatever happens, nothing of it goes on after the block."""
         if options.get("sabotage"):
             options["sabotage"] = {"rank": None, "told": str(self.told)} | options["sabotage"]
-        job = Job(self._words(), self.folder / "log", **options)
+        job = Job(self.words(), self.folder / "log", **options)
         try:
             yield job
             if self.struck_at is None:
@@ -98,6 +99,12 @@ class Trial:
     def wait(self, job: Job) -> int:
         """Its status, when it has ended."""
         return job.wait(SECONDS_OF_THE_HANG if self.control == "hang" else SECONDS_BOUND)
+
+    def may_save_in_the_background(self) -> None:
+        """Half of the trials do."""
+        if self.dice.random() < 0.5:
+            self.more += ("--async-save",)
+            self.result.layout_and_options += " --async-save"
 
     def moment(self) -> moments.Moment:
         """One of the trial's, drawn."""
@@ -135,9 +142,10 @@ class Trial:
             self.result.seconds_to_recover = (first or time.time()) - self.struck_at
         self.is_undisturbed(outcome)
 
-    def is_undisturbed(self, outcome: str) -> None:
-        """The run's folder is that of an undisturbed one."""
-        if found := verdict.differences(self.run, self.setting.reference(self.result.layout, self.variant)):
+    def is_undisturbed(self, outcome: str, meant: Path | None = None, skipped: int | None = None) -> None:
+        """The run's folder is that of an undisturbed one, or of another that is given."""
+        meant = meant or self.setting.reference(self.result.layout)
+        if found := verdict.differences(self.run, meant, skipped):
             raise Failed("; ".join(found[:3]))
         self.result.outcome, self.result.equal = outcome, True
         self.result.final_loss = verdict.final_loss(self.run)
@@ -150,7 +158,8 @@ class Trial:
         if missing := [word for word in words if word not in said]:
             raise Failed(f"it stopped without saying {missing}: {_last_lines(said)}")
 
-    def _words(self) -> list[str]:
+    def words(self) -> list[str]:
+        """The command of its runs."""
         return [*self.setting.words(self.result.layout, self.run, self.data), *self.more]
 
     def _size_of_metrics(self) -> int:

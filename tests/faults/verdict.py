@@ -13,17 +13,19 @@ TOLD = ("iteration", "split", "lm_loss", "grad_norm", "learning_rate", "consumed
 TRACKER = "latest_checkpointed_iteration.txt"
 
 
-def differences(found: Path, meant: Path) -> list[str]:
-    """What is otherwise in a run's folder than in the undisturbed run's; [] if every bit is the same."""
-    problems = _of_metrics(metrics(found), metrics(meant))
-    for name in sorted({TRACKER, *(path.name for path in meant.glob("iter_*"))}):
-        if not (found / name).exists():
-            problems.append(f"{name} is not there")
+def differences(found: Path, meant: Path, skipped: int | None = None) -> list[str]:
+    """What is otherwise in a run's folder than in the undisturbed run's; [] if every bit is the same.
+
+    Args:
+        skipped: an iteration that updated nothing in both, for another reason: its gradient norm may differ.
+    """
+    problems = _of_metrics(metrics(found, skipped), metrics(meant, skipped))
+    last = f"iter_{int((meant / TRACKER).read_text()):07d}"
+    problems += [f"{name} is not there" for name in (TRACKER, last) if not (found / name).exists()]
     if problems:
         return problems
     if (found / TRACKER).read_text() != (meant / TRACKER).read_text():
         problems.append(f"the tracker says {(found / TRACKER).read_text()!r}")
-    last = f"iter_{int((meant / TRACKER).read_text()):07d}"
     ours, theirs = tensors(found / last), tensors(meant / last)
     problems += [f"{last}: tensors {sorted(ours.keys() ^ theirs.keys())}"] if ours.keys() != theirs.keys() else []
     problems += [f"{last}: {key} differs" for key in theirs if key in ours and not torch.equal(ours[key], theirs[key])]
@@ -31,7 +33,7 @@ def differences(found: Path, meant: Path) -> list[str]:
     return problems + [f"{name} was left behind" for name in left]
 
 
-def metrics(folder: Path) -> list[tuple[Any, ...]]:
+def metrics(folder: Path, skipped: int | None = None) -> list[tuple[Any, ...]]:
     """What metrics.jsonl tells, without times; a half line counts as a difference."""
     try:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -41,8 +43,10 @@ def metrics(folder: Path) -> list[tuple[Any, ...]]:
     for line in lines:
         try:
             content = json.loads(line)
+            if content["iteration"] == skipped:
+                content["grad_norm"] = None
             told.append(tuple(content.get(name) for name in TOLD))
-        except ValueError:
+        except (ValueError, KeyError):
             told.append(("no JSON", line))
     return told
 
