@@ -19,10 +19,8 @@ def line_of(count: int, total: int, result: dict[str, Any]) -> str:
     """One trial."""
     control = f", broken by {result['control']}" if result["control"] else ""
     said = f"{'noticed' if control else 'FAILED'}: {result['problem']}" if result["problem"] else result["outcome"]
-    return (
-        f"[{count}/{total}] {result['kind']} --seed {result['seed']} ({result['layout_and_options']}, {result['seconds']:.1f} s; "
-        f"hit {result['hit']}{control}): {said}"
-    )
+    name = f"{result['kind']} --seed {result['seed']} ({result['layout_and_options']}, {result['seconds']:.1f} s"
+    return f"[{count}/{total}] {name}; hit {result['hit']}{control}): {said}"
 
 
 def table(results: list[dict[str, Any]]) -> str:
