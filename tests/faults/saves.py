@@ -94,7 +94,8 @@ def can_mount(folder: Path) -> bool:
         _mount(folder, "size=64k")
     except (Failed, OSError):
         return False
-    return subprocess.run(("umount", str(folder))).returncode == 0
+    subprocess.run(("umount", str(folder)), check=True)
+    return True
 
 
 def read_only_folder(trial: Trial) -> None:
