@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import signal
 import time
@@ -138,6 +139,9 @@ class Trial:
             status = self.wait(job)
             if status != 0:
                 raise Failed(f"the same command again ended with {status}: {_last_lines(job.said())}")
+        record = json.loads((self.run / "exit.json").read_text())
+        if record["status"] != 0:
+            raise Failed(f"it ended well, but exit.json says {record}")
         if self.struck_at is not None:
             self.result.seconds_to_recover = (first or time.time()) - self.struck_at
         self.is_undisturbed(outcome)
