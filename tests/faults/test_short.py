@@ -14,7 +14,7 @@ from tests.faults.table import is_good
 TRIALS = (
     "kill-one-rank:0", "kill-all:1", "kill-launcher:0", "sigterm:1", "save-crash:3", "save-refused:0", "read-only:0",
     "damaged-shard:0", "damaged-checkpoint:1", "damaged-tracker:1", "damaged-data:0", "nan-skipped:0",
-    "nan-rolled-back:1", "hanging-rank:0", "two-jobs:0",
+    "nan-rolled-back:2", "hanging-rank:0", "two-jobs:0",
 )  # fmt: skip
 UNDER_TORCHRUN = ("torchrun-restart:0", "torchrun-sigterm:0", "torchrun-killed:0")
 CONTROLS = ("control:0", "control:0:forgotten_generators", "control:0:kept_lines")
