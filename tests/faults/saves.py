@@ -75,7 +75,7 @@ def full_disk(trial: Trial) -> None:
     _mount(trial.run, f"size={kib}k")
     trial.may_save_in_the_background()
     with trial.job() as job:
-        trial.stops(job, "No space left on device", f"iteration {ITERATIONS}")
+        trial.stops(job, f"the last checkpoint, of iteration {ITERATIONS}, could not be written")
     trial.struck(f"{kib / 1024:.0f} MiB")
     _mount(trial.run, "remount,size=256m")
     trial.continues("stopped with the message, resumed")
