@@ -102,5 +102,4 @@ def damaged_data(trial: Trial) -> None:
     trial.data = copy_data(trial.setting, trial.folder / "data")
     _killed_after_a_save(trial)
     path = trial.data.with_name(trial.data.name + trial.dice.choice((".bin", ".idx")))
-    damage = trial.dice.choice((truncate, delete) if path.suffix == ".bin" else DAMAGES)
-    _damaged_and_restored(trial, path, damage, path.stem)
+    _damaged_and_restored(trial, path, trial.dice.choice(DAMAGES), path.stem)

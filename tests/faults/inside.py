@@ -8,7 +8,8 @@ from tests.faults.job import Failed, Job
 from tests.faults.setting import ITERATIONS, SAVE_INTERVAL, SECONDS_BOUND
 from tests.faults.trial import Trial
 
-HANG_LIMIT = ("--hang-timeout-seconds", "2")
+# A save may take longer than that: a rank that hangs in one is found when the process group gives up.
+HANG_LIMIT = ("--hang-timeout-seconds", "2", "--distributed-timeout-minutes", "1")
 
 
 def nan_skipped(trial: Trial) -> None:

@@ -49,7 +49,7 @@ KINDS = {
     "sleeping-rank": Kind("a rank asleep for a moment, or holding the GIL", inside.sleeping_rank, 2),
     "hanging-rank": Kind("a rank asleep for ever, or holding the GIL", inside.hanging_rank),
     "failing-thread": Kind("an exception in the loader's thread", inside.failing_thread, 2),
-    "control": Kind("", saves.crash_in_the_second_save, 0),
+    "control": Kind("the fault of the controls, without one", saves.crash_in_the_second_save, 0),
     "torchrun-restart": Kind("SIGKILL of one rank under torchrun --max-restarts", kills.torchrun_restarts, 4),
     "torchrun-sigterm": Kind("SIGTERM to torchrun", kills.torchrun_sigterm, 4),
     "torchrun-killed": Kind("SIGKILL of torchrun", kills.torchrun_killed, 4),

@@ -64,7 +64,7 @@ def hit(folder: Path) -> str:
     newest = max((int(path.name[5:]) for path in folder.glob("iter_???????")), default=0)
     if temporary:
         names = {path.name for path in temporary[-1].glob("*")}
-        if "run.json" in names:
+        if "manifest.json" in names:  # it is the last
             return "save: complete, without its name"
         return "save: files are written" if names else "save: begun"
     tracker = folder / TRACKER

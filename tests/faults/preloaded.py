@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def preload() -> None:
     """Make this process one from which ranks can be forked: on CPUs, on one thread, everything imported."""
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    os.environ |= dict.fromkeys(threads, "1") | {"CUDA_VISIBLE_DEVICES": ""}
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    os.environ |= dict.fromkeys(variables, "1") | {"CUDA_VISIBLE_DEVICES": ""}
     import torch
 
     from contextlm.parallel import runtime
@@ -29,5 +29,5 @@ def preload() -> None:
     import contextlm.training.train  # noqa: F401
     import pretrain_contextlm  # noqa: F401
 
-    count = len(os.listdir("/proc/self/task"))
-    assert count == 1, f"{count} threads: what is forked now may find a lock held for ever"
+    threads = [Path(f"/proc/self/task/{thread}/comm").read_text().strip() for thread in os.listdir("/proc/self/task")]
+    assert len(threads) == 1, f"{threads}: what is forked now may find a lock held for ever"

@@ -10,13 +10,19 @@ import time
 
 import psutil
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def adopt_orphans() -> None:
     """From here on a descendant whose parent dies becomes our child: none can hide."""
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: orphans could not be found")
+
+
+def follow_the_parent() -> None:
+    """Be sent SIGTERM when the parent is gone, however it went."""
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError("prctl(PR_SET_PDEATHSIG) failed: what a killed soak leaves would go on")
 
 
 def living() -> list[psutil.Process]:

@@ -115,8 +115,8 @@ def nan_gradient(tell: Callable[[], None], iteration: int, keeps_on: bool = Fals
 
     original, has_been = step._forward_step, False
 
-    def sabotaged(run: Any, token_sums: Any) -> Any:
-        forward_step, now = original(run, token_sums), run.progress.iteration + 1
+    def sabotaged(run: Any, *rest: Any) -> Any:
+        forward_step, now = original(run, *rest), run.progress.iteration + 1
 
         def forward(batches: Any, model: Any) -> Any:
             nonlocal has_been

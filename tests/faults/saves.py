@@ -69,14 +69,18 @@ def refused_in_a_save(trial: Trial) -> None:
 
 
 def full_disk(trial: Trial) -> None:
-    """The run's folder is a small file system, on which some of the checkpoints have no room; then it grows."""
+    """The run's folder is a small file system: too small to begin, or too small to end; then it grows."""
     trial.run.mkdir()
-    kib = trial.dice.randrange(1000, 15000)
+    kib = trial.dice.randrange(2000, 18000)
     _mount(trial.run, f"size={kib}k")
     trial.may_save_in_the_background()
     with trial.job() as job:
-        trial.stops(job, f"the last checkpoint, of iteration {ITERATIONS}, could not be written")
-    trial.struck(f"{kib / 1024:.0f} MiB")
+        trial.stops(job)
+    begun, said = (trial.run / "metrics.jsonl").exists(), job.said()
+    last_words = f"the last checkpoint, of iteration {ITERATIONS}, could not be written"
+    if (last_words if begun else "make room or save elsewhere") not in said:
+        raise Failed(f"it stopped without saying that there is no room: {said[-300:]}")
+    trial.struck("full in training" if begun else "too small at the start")
     _mount(trial.run, "remount,size=256m")
     trial.continues("stopped with the message, resumed")
 

@@ -1,18 +1,19 @@
 """Many trials at once, and the table of what came of them.
 
-    python -m tests.faults.soak --trials 200 --jobs 2 --seed 0 --table table.md --lines trials.jsonl
+    python -m tests.faults.soak --trials 200 --jobs 2 --seed 0 --out DIR
     python -m tests.faults.soak --only kill-one-rank --seed 17      # one trial again
     python -m tests.faults.soak --these kill-one-rank:17 save-crash:3:kept_lines      # some, and a control
 
-Exit status 1 if a trial failed, or a control did not; what it left is kept then.
+Into DIR it writes, after every trial, `trials.jsonl`, a line for each, and `table.md`; and what the runs of those that
+failed have printed. Exit status 1 if a trial failed, or a control did not; what it left is kept then.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     from tests.faults.kinds import KINDS
     from tests.faults.saves import can_mount
     from tests.faults.setting import Setting
-    from tests.faults.table import is_good, line_of, table
+    from tests.faults.table import Account, is_good, line_of
     from tests.faults.trial import Trial
     from tests.faults.trials import Trials, unmount
 
@@ -41,8 +42,9 @@ def main(arguments: list[str]) -> int:
     if not given.these and not given.only:
         planned = [("control", given.seed, control.__name__) for control in CONTROLS] + planned
     processes.adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what ends all processes below
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=given.folder))
-    setting, results = Setting(folder), []
+    setting, account = Setting(folder), Account(given.out)
     began, is_whole = time.monotonic(), False
     if any(kind == "full-disk" for kind, *_ in planned) and not can_mount(folder):
         print("full-disk is left out: no small file system can be mounted here")
@@ -52,9 +54,9 @@ def main(arguments: list[str]) -> int:
         for layout in sorted({Trial(setting, kind, seed, folder).result.layout for kind, seed, _ in planned}):
             setting.make_reference(layout)
         for result in Trials(setting, planned, given.jobs, given.keep):
-            results.append(result)
-            print(line_of(len(results), len(planned), result), flush=True)
-        is_whole = all(map(is_good, results))
+            account.add(result, folder)
+            print(line_of(len(account.results), len(planned), result), flush=True)
+        is_whole = all(map(is_good, account.results))
     finally:
         processes.end_all()
         unmount(folder)
@@ -62,13 +64,8 @@ def main(arguments: list[str]) -> int:
             shutil.rmtree(folder)
         else:
             print(f"kept: {folder}")
-    if given.lines:
-        given.lines.write_text("".join(json.dumps(result) + "\n" for result in results))
-    text = table(results)
-    if given.table:
-        given.table.write_text(text)
-    failed = sum(not is_good(result) for result in results)
-    print(f"\n{text}\n{len(results)} trials, {failed} failed, {time.monotonic() - began:.0f} s")
+    failed, seconds = sum(not is_good(result) for result in account.results), time.monotonic() - began
+    print(f"\n{account.table()}\n{len(account.results)} trials, {failed} failed, {seconds:.0f} s")
     return 0 if is_whole else 1
 
 
@@ -81,8 +78,7 @@ def _parsed(arguments: list[str], kinds: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first trial of each kind (0)")
     parser.add_argument("--only", nargs="+", metavar="KIND", choices=kinds, help=f"of {', '.join(kinds)}")
     parser.add_argument("--these", nargs="+", type=_planned_one, metavar="KIND:SEED[:CONTROL]", help="exactly these")
-    parser.add_argument("--lines", type=Path, help="file for a JSON line of each trial")
-    parser.add_argument("--table", type=Path, help="file for the table, in markdown")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the table, and a JSON line of each trial")
     parser.add_argument("--folder", type=Path, help="where the runs are made (the folder for temporary files)")
     parser.add_argument("--keep", action="store_true", help="keep the runs")
     return parser.parse_args(arguments)

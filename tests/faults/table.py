@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from contextlm import atomic_files
 from tests.faults.controls import WORDS
 from tests.faults.kinds import KINDS
 
@@ -23,27 +27,60 @@ def line_of(count: int, total: int, result: dict[str, Any]) -> str:
     return f"[{count}/{total}] {name}; hit {result['hit']}{control}): {said}"
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """All of them by fault, in markdown."""
-    lines = [
-        "| fault | trials | what came of it | what it hit | every number equal | worst seconds to the next iteration |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, entry in KINDS.items():
-        rows = [result for result in results if result["kind"] == kind and result["control"] is None]
-        if not rows:
-            continue
-        outcomes = Counter(row["outcome"] if is_good(row) else "FAILED" for row in rows)
-        waits = [row["seconds_to_recover"] for row in rows if row["seconds_to_recover"] is not None]
-        lines.append(
-            f"| {entry.words} | {len(rows)} | {_counts(outcomes)} | {_counts(Counter(row['hit'] for row in rows))} | "
-            f"{sum(row['equal'] for row in rows)} of {len(rows)} | {f'{max(waits):.1f}' if waits else '-'} |"
-        )
-    for row in results:
-        if row["control"]:
-            noticed = "noticed" if is_good(row) else "NOT NOTICED"
-            lines.append(f"| control: {row['control'].replace('_', ' ')} | 1 | {noticed} | {row['hit']} | no | - |")
-    return "\n".join(lines) + "\n"
+class Account:
+    """Of a soak, on disk after every trial: one that is killed leaves what it has.
+
+    Args:
+        out: the folder for it; None for none.
+    """
+
+    def __init__(self, out: Path | None) -> None:
+        self.results: list[dict[str, Any]] = []
+        self._out = out
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "trials.jsonl").unlink(missing_ok=True)
+
+    def add(self, result: dict[str, Any], folder: Path) -> None:
+        """One more trial, of those in `folder`."""
+        self.results.append(result)
+        if self._out is None:
+            return
+        with open(self._out / "trials.jsonl", "a") as file:
+            file.write(json.dumps(result) + "\n")
+        atomic_files.write_bytes(self._out / "table.md", self.table().encode())
+        log = folder / name_of(result["kind"], result["seed"], result["control"]) / "log"
+        if not is_good(result) and log.exists():
+            shutil.copyfile(log, self._out / f"{log.parent.name}.log")
+
+    def table(self) -> str:
+        """All trials by fault, in markdown."""
+        lines = [
+            "| fault | trials | what came of it | what it hit | every number equal | worst seconds to the next iteration |",
+            "|---|---|---|---|---|---|",
+        ]
+        for kind, entry in KINDS.items():
+            rows = [row for row in self.results if row["kind"] == kind and row["control"] is None]
+            lines += [_row(entry.words, rows)] if rows else []
+        for row in self.results:
+            if row["control"]:
+                noticed = "noticed" if is_good(row) else "NOT NOTICED"
+                lines.append(f"| control: {row['control'].replace('_', ' ')} | 1 | {noticed} | {row['hit']} | no | - |")
+        return "\n".join(lines) + "\n"
+
+
+def name_of(kind: str, seed: int, control: str | None) -> str:
+    """Of a trial's folder."""
+    return f"{kind}-{seed}{f'-{control}' if control else ''}"
+
+
+def _row(words: str, rows: list[dict[str, Any]]) -> str:
+    outcomes = Counter(row["outcome"] if is_good(row) else "FAILED" for row in rows)
+    waits = [row["seconds_to_recover"] for row in rows if row["seconds_to_recover"] is not None]
+    return (
+        f"| {words} | {len(rows)} | {_counts(outcomes)} | {_counts(Counter(row['hit'] for row in rows))} | "
+        f"{sum(row['equal'] for row in rows)} of {len(rows)} | {f'{max(waits):.1f}' if waits else '-'} |"
+    )
 
 
 def _counts(counter: Counter[str]) -> str:

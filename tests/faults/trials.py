@@ -15,7 +15,7 @@ from typing import Any
 from tests.faults import processes
 from tests.faults.kinds import KINDS
 from tests.faults.setting import Setting
-from tests.faults.table import is_good
+from tests.faults.table import is_good, name_of
 from tests.faults.trial import Trial, conduct
 
 SECONDS_OF_A_TRIAL = 420.0
@@ -39,11 +39,12 @@ class Trials:
             time.sleep(0.02)
 
     def _start(self, kind: str, seed: int, control: str | None) -> None:
-        folder = self._setting.folder / f"{kind}-{seed}{f'-{control}' if control else ''}"
-        trial = Trial(self._setting, kind, seed, folder, control=control)
+        trial = Trial(self._setting, kind, seed, self._setting.folder / name_of(kind, seed, control), control=control)
         trial.folder.mkdir()
         if (process := os.fork()) == 0:
             try:
+                os.setsid()  # what ends the soak's group lets us end what is ours
+                processes.follow_the_parent()
                 processes.adopt_orphans()
                 result = conduct(trial, KINDS[kind].fault)
                 (trial.folder / "result.json").write_text(json.dumps(result))
