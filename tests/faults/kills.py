@@ -141,6 +141,7 @@ def stopped_for_good(trial: Trial) -> None:
         trial.strike(job, job.ranks[rank], number=signal.SIGSTOP)
         trial.stops(job)
     names_the_rank(trial, rank)
+    trial.more = ()  # a busy machine may keep it waiting
     trial.continues("ended by itself with the rank's name, resumed")
 
 

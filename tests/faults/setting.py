@@ -12,7 +12,7 @@ from tests.cli.programs import SMALL, make_dataset
 from tests.faults.job import Job
 
 ITERATIONS, SAVE_INTERVAL = 12, 3
-SECONDS_BOUND = 120.0
+SECONDS_BOUND = 150.0
 LAYOUTS = {
     "DP2": (),
     "TP2": ("--tensor-model-parallel-size", "2"),
