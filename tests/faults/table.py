@@ -56,7 +56,7 @@ class Account:
     def table(self) -> str:
         """All trials by fault, in markdown."""
         lines = [
-            "| fault | trials | what came of it | what it hit | every number equal | worst seconds to the next iteration |",
+            "| fault | trials | what came of it | what it hit | every number equal | worst seconds to go on |",
             "|---|---|---|---|---|---|",
         ]
         for kind, entry in KINDS.items():
