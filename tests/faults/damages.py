@@ -89,9 +89,11 @@ def damaged_tracker(trial: Trial) -> None:
     """The tracker is empty, gone, of random bytes, or names what is not there: the newest checkpoint is used."""
     checkpoint = _killed_after_a_save(trial)
     tracker = trial.run / "latest_checkpointed_iteration.txt"
-    content = trial.dice.choice((b"", None, trial.dice.randbytes(7), b"12345\n"))
+    contents = {"empty": b"", "gone": None, "random bytes": trial.dice.randbytes(7), "not there": b"12345\n"}
+    words = trial.dice.choice(sorted(contents))
+    content = contents[words]
     tracker.unlink() if content is None else tracker.write_bytes(content)
-    trial.struck("tracker gone" if content is None else f"tracker {content[:7]!r}")
+    trial.struck(words)
     trial.continues()
     if f"using {checkpoint}" not in (trial.folder / "log").read_text():
         raise Failed("nothing said which checkpoint was used instead")

@@ -66,7 +66,7 @@ class Account:
             if row["control"]:
                 noticed = "noticed" if is_good(row) else "NOT NOTICED"
                 lines.append(f"| control: {row['control'].replace('_', ' ')} | 1 | {noticed} | {row['hit']} | no | - |")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "", _losses(self.results)]) + "\n"
 
 
 def name_of(kind: str, seed: int, control: str | None) -> str:
@@ -81,6 +81,14 @@ def _row(words: str, rows: list[dict[str, Any]]) -> str:
         f"| {words} | {len(rows)} | {_counts(outcomes)} | {_counts(Counter(row['hit'] for row in rows))} | "
         f"{sum(row['equal'] for row in rows)} of {len(rows)} | {f'{max(waits):.1f}' if waits else '-'} |"
     )
+
+
+def _losses(results: list[dict[str, Any]]) -> str:
+    """Those of the undisturbed runs; one told to skip an iteration is another run."""
+    equal = [row for row in results if row["equal"] and row["kind"] != "nan-skipped"]
+    found = sorted({(row["layout"], row["final_loss"]) for row in equal})
+    losses = ", ".join(f"{layout} {loss!r}" for layout, loss in found)
+    return f"Last training loss of {len(equal)} trials and of the undisturbed runs: {losses}."
 
 
 def _counts(counter: Counter[str]) -> str:
