@@ -16,6 +16,7 @@ from pathlib import Path
 from contextlm import atomic_files
 from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import CheckpointConfig
+from contextlm.preflight.words import size
 
 BEST = "best_checkpointed_iteration.txt"
 
@@ -63,7 +64,7 @@ class Retention:
             superfluous = self._superfluous(iteration, to_come=1)
             while (free := shutil.disk_usage(self._root).free) < num_bytes:
                 if not superfluous:
-                    raise OSError(f"{num_bytes / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+                    raise OSError(f"{size(num_bytes)} are needed, {size(free)} are free")
                 _delete(superfluous.pop(0))
 
     def _superfluous(self, newest: int, *, to_come: int) -> list[Path]:

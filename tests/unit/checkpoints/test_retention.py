@@ -118,11 +118,11 @@ def test_room_is_made_of_what_would_go_anyway(tmp_path: Path) -> None:
     sizes = lambda _: mock.Mock(free=100 + 50 * (5 - len(kept(tmp_path))))  # noqa: E731
     with mock.patch.object(shutil, "disk_usage", sizes):
         Retention(given(tmp_path), 50).make_room(60, 100)
-        with pytest.raises(OSError, match="GB are needed"):
+        with pytest.raises(OSError, match="101 bytes are needed, 100 bytes are free"):
             Retention(given(tmp_path), 50).make_room(60, 101)
         assert kept(tmp_path) == [10, 20, 30, 40, 50]
         Retention(given(tmp_path, save_total_limit=3), 50).make_room(60, 200)
         assert kept(tmp_path) == [30, 40, 50]  # no more than is needed, the oldest first
-        with pytest.raises(OSError, match="GB are needed"):
+        with pytest.raises(OSError, match="1.0 GB are needed"):
             Retention(given(tmp_path, save_total_limit=1), 50).make_room(60, 10**9)
         assert kept(tmp_path) == [50]  # never the newest
