@@ -112,12 +112,15 @@ def _context(groups: Sequence[SeedGroup]) -> str:
 
 
 def _samples(runs: Sequence[RunRecord]) -> str:
-    return "".join(
-        f"<figure><figcaption>{escaped(run.name)}</figcaption><pre class='sample'><b>{escaped(prompt)}</b>"
-        f"{escaped(text.removeprefix(prompt))}</pre></figure>"
-        for run in runs
-        for prompt, text in run.samples
-    )
+    parts = []
+    for run in runs:
+        for prompt, text in run.samples:
+            caption = run.name if prompt else f"{run.name}, given nothing"
+            body = f"<b>{escaped(prompt)}</b>{escaped(text.removeprefix(prompt))}"
+            parts.append(
+                f"<figure><figcaption>{escaped(caption)}</figcaption><pre class='sample'>{body}</pre></figure>"
+            )
+    return "".join(parts)
 
 
 def _commands(runs: Sequence[RunRecord], commands: str) -> str:
