@@ -31,19 +31,16 @@ def loss_plot(groups: Groups, *, log_x: bool = False) -> str:
     """Training loss, smoothed, and the validation losses as points; dashed where a run went on with other options."""
 
     def draw(axes: Axes) -> None:
-        later: list[float] = []
+        drawn: list[Series] = []
         for index, group in enumerate(groups):
             curves = [series(run.training, "lm_loss") for run in group.runs]
-            bold = _draw(axes, index, group.name, curves, smooth=True, band=True)
-            later += [float(value) for value in bold[len(bold) // 10 :] if np.isfinite(value)]
-            later += _draw_validation(axes, index, group)
+            drawn.append(_draw(axes, index, group.name, curves, smooth=True, band=True))
+            drawn += _draw_validation(axes, index, group)
             for change in (change for run in group.runs for change in run.changes):
                 axes.axvline(change.iteration, color=colour_of(index), linestyle="--", linewidth=1)
             _draw_events(axes, index, group)
-        if later:  # the first tenth falls so far that nothing else could be told apart
-            room = 0.05 + 0.05 * (max(later) - min(later))
-            axes.set_ylim(min(later) - room, max(later) + room)
-        if log_x:
+        axes.set_ylim(limits(drawn))
+        if log_x and any(len(iterations) for iterations, _ in drawn):
             axes.set_xscale("log")
         axes.set_xlabel("iteration")
         axes.set_ylabel("loss (nats per token)")
@@ -159,7 +156,7 @@ def _plot(
 
 def _draw(
     axes: Axes, index: int, label: str, curves: Sequence[Series], *, smooth: bool, band: bool, marker: str = ""
-) -> np.ndarray:
+) -> Series:
     """The curves of one group, and their mean with its interval if there are several; returns the bold one."""
     look: dict[str, Any] = {"color": colour_of(index), "linestyle": style_of(index)}
     bold = [(iterations, smoothed(values) if smooth else values) for iterations, values in curves]
@@ -173,7 +170,18 @@ def _draw(
         if band and len(curves) > 2:  # of two seeds it is 13 standard errors wide, and hides what is there
             axes.fill_between(*_band(iterations, mean, half), color=colour_of(index), alpha=0.15, linewidth=0)
     axes.plot(*thinned(iterations, mean), label=label, marker=marker, markersize=4, linewidth=1.6, **look)
-    return mean
+    return iterations, mean
+
+
+def limits(drawn: Sequence[Series]) -> tuple[float | None, float | None]:
+    """Room for what comes after the first tenth: that falls so far that nothing else could be told apart."""
+    last = max((iterations.max() for iterations, _ in drawn if len(iterations)), default=0.0)
+    parts = [values[(iterations > last / 10) & np.isfinite(values)] for iterations, values in drawn]
+    later = np.concatenate([np.empty(0), *parts])
+    if not len(later):
+        return None, None
+    room = 0.05 + 0.05 * (later.max() - later.min())
+    return later.min() - room, later.max() + room
 
 
 def _band(iterations: np.ndarray, mean: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,10 +190,10 @@ def _band(iterations: np.ndarray, mean: np.ndarray, half: np.ndarray) -> tuple[n
     return iterations[::step], (mean - half)[::step], (mean + half)[::step]
 
 
-def _draw_validation(axes: Axes, index: int, group: SeedGroup) -> list[float]:
-    """Points of each validation set; of several seeds their mean with its interval. Returns the losses."""
+def _draw_validation(axes: Axes, index: int, group: SeedGroup) -> list[Series]:
+    """Points of each validation set; of several seeds their mean with its interval. Returns them."""
     splits = dict.fromkeys(split for run in group.runs for split in run.by_split if split != "test")
-    losses = []
+    drawn = []
     for split, marker in zip(splits, itertools.cycle(_MARKERS)):
         curves = [series(run.by_split.get(split, []), "lm_loss") for run in group.runs]
         look: dict[str, Any] = {"color": colour_of(index), "markersize": 5, "markeredgecolor": "white"}
@@ -193,9 +201,10 @@ def _draw_validation(axes: Axes, index: int, group: SeedGroup) -> list[float]:
         half = None
         if len(curves) > 1:
             iterations, values, half = mean_and_interval(curves)
-        axes.errorbar(iterations, values, half, fmt=marker, label=f"{group.name}, {split}", elinewidth=1, **look)
-        losses += [float(value) for value in values if np.isfinite(value)]
-    return losses
+        label = f"{group.name}, {split}" if len(splits) > 1 else None
+        axes.errorbar(iterations, values, half, fmt=marker, label=label, elinewidth=1, **look)
+        drawn.append((iterations, values))
+    return drawn
 
 
 def _draw_events(axes: Axes, index: int, group: SeedGroup) -> None:

@@ -42,9 +42,9 @@ def bullets(sentences: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def folded(summary: str, body: str) -> str:
+def folded(summary: str, body: str, *, is_open: bool = False) -> str:
     """What only some will want to read."""
-    return f"<details><summary>{escaped(summary)}</summary>{body}</details>" if body else ""
+    return f"<details{' open' if is_open else ''}><summary>{escaped(summary)}</summary>{body}</details>" if body else ""
 
 
 def code(text: str) -> str:

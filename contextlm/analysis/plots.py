@@ -77,8 +77,9 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
         axes = figure.subplots()
         axes.grid(alpha=0.25, linewidth=0.6)
         draw(axes)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=10)
+        if labels := axes.get_legend_handles_labels()[1]:  # above the curves, in two columns, in room of its own
+            figure.set_figheight(height + 0.22 * math.ceil(len(labels) / 2))
+            axes.legend(frameon=False, fontsize=10, ncols=2, loc="lower left", bbox_to_anchor=(-0.05, 1.0))
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)

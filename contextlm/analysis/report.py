@@ -45,7 +45,7 @@ def build_report(runs: Sequence[RunRecord], title: str, commands: str = "") -> s
     sections = [
         section("results", "Results", tables.results(runs) + tables.seeds(groups)),
         section("loss", "Loss", _loss(groups)),
-        section("events", "Events", tables.events(runs)),
+        section("events", "Events", f"<div class='events'>{found}</div>" if (found := tables.events(runs)) else ""),
         section("context", "What the context does", _context(groups)),
         section("evaluation", "Evaluation", tables.scores(runs)),
         section("samples", "Samples", _samples(runs)),
@@ -56,7 +56,7 @@ def build_report(runs: Sequence[RunRecord], title: str, commands: str = "") -> s
         section("configuration", "Configuration", tables.configuration(runs)),
         section("data", "Data and versions", tables.data(runs) + tables.versions(runs)),
         section("commands", "Commands", _commands(runs, commands)),
-        section("missing", "Not found", bullets(f"{run.name}: {note}" for run in runs for note in run.notes)),
+        section("missing", "Not found", _missing(runs)),
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
@@ -125,6 +125,13 @@ def _samples(runs: Sequence[RunRecord]) -> str:
 
 def _commands(runs: Sequence[RunRecord], commands: str) -> str:
     """What each run was started with, and what the user says about it."""
-    recorded = "\n\n".join(filter(None, (rerun_commands(run) for run in runs)))
-    first = paragraph("Each run again, from its beginning:") + code(recorded) if recorded else ""
-    return first + (folded("All commands", code(commands)) if commands.strip() else "")
+    recorded = {run.name: rerun_commands(run) for run in runs}
+    parts = [folded(name, code(text), is_open=len(runs) < 4) for name, text in recorded.items() if text]
+    first = paragraph("Each run again, from its beginning:") if parts else ""
+    return first + "".join(parts) + (folded("All commands", code(commands)) if commands.strip() else "")
+
+
+def _missing(runs: Sequence[RunRecord]) -> str:
+    """What was not there, once for all runs that lack it."""
+    notes = dict.fromkeys(note for run in runs for note in run.notes)
+    return bullets(f"{', '.join(run.name for run in runs if note in run.notes)}: {note}" for note in notes)

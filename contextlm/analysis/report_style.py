@@ -26,6 +26,8 @@ pre { background: #f4f5f7; border-radius: 8px; padding: .8rem; margin: .3rem 0; 
 .choice > div { display: none; margin-top: .5rem; }
 #linear:checked ~ .if-linear, #logarithmic:checked ~ .if-logarithmic { display: block; }
 .choice label { margin: 0 1rem 0 .3rem; font-size: .9rem; }
+.events td:first-child { white-space: nowrap; }
+.events td:last-child { min-width: 13rem; }
 summary { cursor: pointer; padding: .35rem 0; }
 @media (max-width: 30rem) { main { padding: .5rem; } section { padding: .7rem; } }
 @media print { body { background: #fff; } section { break-inside: avoid; } }

@@ -51,13 +51,18 @@ def seeds(groups: Sequence[SeedGroup]) -> str:
 
 
 def events(runs: Sequence[RunRecord]) -> str:
-    """What befell each run; what somebody should look at is marked with a word, not with a colour alone."""
-    rows = [
-        (run.name, line.time or NOTHING, number(line.iteration, ",d"), ("! " if line.is_bad else "") + line.sentence)
-        for run in runs
-        for line in history(run)
-    ]
-    return table(("run", "time (UTC)", "iteration", "what"), rows)
+    """What befell each run; unfolded where somebody should look at something, which a sign marks."""
+    parts = []
+    for run in runs:
+        lines = history(run)
+        rows = [
+            (line.time or NOTHING, number(line.iteration, ",d"), ("! " if line.is_bad else "") + line.sentence)
+            for line in lines
+        ]
+        body = table(("time (UTC)", "iteration", "what"), rows)
+        is_open = len(runs) == 1 or any(line.is_bad for line in lines)
+        parts.append(folded(f"{run.name}: {len(rows)} event{'s' * (len(rows) > 1)}", body, is_open=is_open))
+    return "".join(parts)
 
 
 def changes(runs: Sequence[RunRecord]) -> str:
@@ -79,7 +84,8 @@ def scores(runs: Sequence[RunRecord]) -> str:
         cells = {run.name: {name: _score(*found) for name, *found in score_rows(run.scores[file])} for run in of}
         names = dict.fromkeys(name for own in cells.values() for name in own)
         rows = [(name, *(cells[run.name].get(name, NOTHING) for run in of)) for name in names]
-        parts.append(folded(file, table(("measure, ± standard error", *(run.name for run in of)), rows)))
+        body = table(("measure, ± standard error", *(run.name for run in of)), rows)
+        parts.append(folded(file, body, is_open=len(rows) < 20))
     return "".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What befell a run: `events.jsonl`, one JSON object for each beginning, end, rollback or failed save.
+"""What befell a run: `events.jsonl`, one JSON object for each beginning, end and fault.
 
 Lines are only ever appended: `metrics.jsonl` is cut back when a run continues, its history is not. No torch.
 """
@@ -36,7 +36,7 @@ def append(output_dir: str | None, what: str, **facts: Any) -> None:
 
     Args:
         output_dir: None keeps no events.
-        what: `begin`, `end`, `failure`, `preemption`, `rollback`, `failed save`.
+        what: `begin`, `end`, `failure`, `preemption`; any other word is shown as it is, with its facts.
         facts: anything that JSON can hold.
     """
     if output_dir is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contextlm.analysis.curves import loss_plot, mean_and_interval
+from contextlm.analysis.curves import limits, loss_plot, mean_and_interval
 from contextlm.analysis.plots import colour_of, smoothed, svg, thinned
 from contextlm.analysis.run_record import read_runs
 from contextlm.analysis.seed_groups import seed_groups
@@ -55,10 +55,19 @@ def test_a_group_of_seeds_is_one_colour_with_a_band(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.axes.Axes.legend", legend_of)
         picture = loss_plot(groups)
-    assert drawn == ["a, 3 seeds", "b", "a, 3 seeds, validation", "b, validation"]
+    assert drawn == ["a, 3 seeds", "b"]  # a single validation set needs no name
     strokes = [len(re.findall(f"stroke: {colour_of(index).lower()}", picture)) for index in (0, 1)]
     assert min(strokes) > 1 and colour_of(2).lower() not in picture
     assert picture.count("fill-opacity: 0.15") == 1
+
+
+def test_the_steep_beginning_is_cut_off_and_nothing_else() -> None:
+    """The first tenth of the longest run: one that ended there does not set the scale, unless it is alone."""
+    long = np.arange(1.0, 101.0), np.where(np.arange(100) < 10, 9.0, 2.0)
+    short, unknown = (np.array([1.0, 8.0]), np.array([9.0, 8.0])), (np.array([1.0, 90.0]), np.array([7.0, np.nan]))
+    assert limits([long, short, unknown]) == (1.95, 2.05)
+    assert limits([short]) == pytest.approx((7.9, 9.1))
+    assert limits([]) == (None, None) and "<svg" in loss_plot([], log_x=True)
 
 
 def test_words_in_a_picture_keep_their_digits() -> None:

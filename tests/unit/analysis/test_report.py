@@ -171,8 +171,8 @@ def test_incomplete_runs_are_reported_with_what_is_missing(tmp_path: Path) -> No
     page = build_report(runs, "Incomplete")
     assert Tags(page).open == []
     for sentence in (
-        "empty: no metrics.jsonl", "killed: metrics.jsonl: 1 line(s)", "killed: no evaluation.json",
-        "first: no samples.json", "bare: no checkpoint", "bare: bare/config.yaml cannot be read",
+        "empty: no metrics.jsonl", "killed: metrics.jsonl: 1 line(s)", "empty, bare: no checkpoint",
+        "empty, killed, nan, first, bare: no samples.json", "bare: bare/config.yaml cannot be read",
     ):  # fmt: skip
         assert f"<li>{sentence}" in page
     assert "nan: no numbers" in page and "first: 5.5 at iteration 1" in page
