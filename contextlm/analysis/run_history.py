@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from contextlm.analysis.run_record import RunRecord
 
 MOST_SKIPPED = 20  # of which each has a line of its own
+# What is no fault, in more words.
+_WHY = {"told": "by --iterations-to-skip", "overflow": "fp16 overflow, the loss scale is lowered"}
 _ENDS = ("end", "failure", "preemption")
 
 
@@ -36,11 +38,13 @@ def history(run: RunRecord) -> list[Happening]:
 
 def state(run: RunRecord) -> str:
     """Where the run stands, in a few words."""
-    wanted, reached = run.config.get("train_iters"), run.iterations
-    status = run.ending.get("status")
+    status, reached = run.ending.get("status"), run.iterations
     if status == 1:
         return f"failed: {run.ending.get('cause')}"
-    if isinstance(wanted, int) and reached is not None and reached >= wanted:
+    if reached is not None and any(
+        isinstance(run.config.get(option), int) and run.training[-1].get(column, 0) >= run.config[option]
+        for option, column in (("train_iters", "iteration"), ("train_samples", "consumed_samples"))
+    ):
         return "finished"
     if status is not None:
         return f"stopped after iteration {reached:,d}" if reached is not None else "stopped before the first iteration"
@@ -57,12 +61,12 @@ def _jobs(run: RunRecord) -> Iterator[Happening]:
         if event["what"] == "begin" and under_way:
             yield Happening("", None, "the job before has left no word of its end: killed, or its machine lost", True)
         under_way = event["what"] == "begin" or (under_way and event["what"] not in _ENDS)
-        yield _happening(event, run.config.get("train_iters"))
+        yield _happening(event)
     if under_way:
         yield Happening("", None, "no end is on record: still running, or killed", is_bad=True)
 
 
-def _happening(event: dict[str, Any], wanted: Any) -> Happening:
+def _happening(event: dict[str, Any]) -> Happening:
     """One line of events.jsonl; of a kind that this version does not know, its facts as they are."""
     what, iteration = event["what"], event.get("iteration")
     iteration = iteration if isinstance(iteration, int) else None
@@ -71,8 +75,7 @@ def _happening(event: dict[str, Any], wanted: Any) -> Happening:
     if what == "begin":
         return Happening(time, iteration, f"continued{under}" if iteration else f"began{under}")
     if what == "end":
-        done = wanted is None or iteration is None or iteration >= wanted
-        return Happening(time, iteration, "done" if done else "stopped, as asked")
+        return Happening(time, iteration, "ended, as asked")
     if what in ("failure", "preemption"):
         return Happening(time, iteration, _ending(event), is_bad=what == "failure")
     known = {"time", "what", "iteration"}
@@ -97,6 +100,7 @@ def skipped(run: RunRecord) -> dict[int, str]:
 def _skipped(run: RunRecord) -> Iterator[Happening]:
     found: Sequence[tuple[int, str]] = sorted(skipped(run).items())
     for iteration, why in found[:MOST_SKIPPED]:
-        yield Happening("", iteration, f"skipped: {run.bad_steps.get(iteration, why)}", is_bad=why != "overflow")
+        sentence = run.bad_steps.get(iteration, _WHY.get(why, why))
+        yield Happening("", iteration, f"skipped: {sentence}", is_bad=why not in _WHY)
     if len(found) > MOST_SKIPPED:
         yield Happening("", None, f"{len(found) - MOST_SKIPPED} more skipped iterations, up to {found[-1][0]:,d}")

@@ -18,9 +18,9 @@ EVENTS_FILE = "events.jsonl"
 
 
 def note(run: Run, what: str, **facts: Any) -> None:
-    """Append an event at the current iteration; of what all ranks call, rank 0 writes."""
+    """Append an event, at the current iteration unless the facts name another; all ranks call it, rank 0 writes."""
     if run.runtime.rank == 0:
-        append(run.config.output_dir, what, iteration=run.progress.iteration, **facts)
+        append(run.config.output_dir, what, **{"iteration": run.progress.iteration} | facts)
 
 
 def begin(run: Run) -> None:

@@ -50,7 +50,7 @@ def test_history_tells_kills_faults_and_skips_in_order(tmp_path: Path) -> None:
         (30, "continued, TP 1 x PP 2 x DP 2", False),
         (None, "failed: rank 3: out of memory (try less)", True),
         (45, "continued, TP 1 x PP 2 x DP 2", False),
-        (60, "done", False),
+        (60, "ended, as asked", False),
         (40, "skipped: the loss is NaN on rank 2", True),
     ]
     assert skipped(run) == {40: "nan loss"} and state(run) == "finished"
