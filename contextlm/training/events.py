@@ -36,7 +36,7 @@ def append(output_dir: str | None, what: str, **facts: Any) -> None:
 
     Args:
         output_dir: None keeps no events.
-        what: `begin`, `end`, `failure`, `preemption`; any other word is shown as it is, with its facts.
+        what: `begin`, `end`, `failure`, `preemption`, `rollback`, `failed save`.
         facts: anything that JSON can hold.
     """
     if output_dir is None:
