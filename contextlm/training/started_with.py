@@ -38,12 +38,11 @@ def started_with(
 
 
 def _launcher(variables: Mapping[str, str]) -> list[str]:
-    """torchrun's words, as a module of the same Python; none for a single process."""
-    world_size = int(variables.get("WORLD_SIZE", "1"))
-    on_this_node = int(variables.get("LOCAL_WORLD_SIZE", world_size))
-    if world_size == 1 and "TORCHELASTIC_RUN_ID" not in variables:
+    """torchrun's words, as a module of the same Python; none where it was not torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in variables:
         return []
-    nodes = world_size // on_this_node
+    on_this_node = int(variables["LOCAL_WORLD_SIZE"])
+    nodes = int(variables["WORLD_SIZE"]) // on_this_node
     meeting = ["--standalone"]
     if nodes > 1:
         meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:29500"]

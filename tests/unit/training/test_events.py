@@ -49,6 +49,7 @@ def test_the_command_is_that_of_the_launcher_and_holds_no_secrets() -> None:
         "command": [sys.executable, *words],
         "environment": {"NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "4"},
     }
+    assert started_with(words, {"WORLD_SIZE": "4"})["command"] == [sys.executable, *words]  # another launcher's
     torchrun = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "x"}
     one = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", *words]
     assert started_with(words, torchrun)["command"] == one
