@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from contextlm import atomic_files
+from contextlm.analysis.score_rows import number, score_rows
 from contextlm.config.fields import all_fields
 from contextlm.errors import UserError, told_to_the_user
 
@@ -189,25 +190,6 @@ def _bar() -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def rows(result: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and standard error of each measure."""
-    for task, measures in result.get("tasks", {}).items():
-        for name, value in measures["measures"].items():
-            yield f"{task} (version {measures['version']}): {name}", value["value"], value["stderr"]
-    for kind, measures in result.get("controls", {}).items():
-        yield f"loss, context {kind}", measures["lm_loss"], None
-        if kind != "none":
-            yield f"worth against {kind}", measures["worth"], measures["worth_stderr"]
-    for name in ("lm_loss_by_position", "lm_loss_by_position_context_zeroed"):
-        for place, value in enumerate(result.get(name, ())):
-            yield f"{name} {place}", value, None
-    names = "accuracy lm_loss perplexity bits_per_byte unigram_entropy tokens texts samples"
-    cosines = [name for name in result if name.startswith(("cosine", "effective")) and not name.endswith("_stderr")]
-    for name in (*names.split(), *cosines):
-        if name in result:
-            yield name, result[name], result.get(f"{name}_stderr")
-
-
 def table(result: dict[str, Any]) -> Table:
     """The result for the eye."""
     of = f", {result['split']} split" if "split" in result else ""
@@ -215,16 +197,9 @@ def table(result: dict[str, Any]) -> Table:
     shown.add_column("measure")
     shown.add_column("value", justify="right")
     shown.add_column("standard error", justify="right")
-    for name, value, error in rows(result):
+    for name, value, error in score_rows(result):
         shown.add_row(name, "unknown" if value is None else number(value), "" if error is None else number(error))
     return shown
-
-
-def number(value: float | int) -> str:
-    """As many digits as matter."""
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,52 +1,86 @@
-"""Writes one self-contained HTML page about some training runs.
+"""python tools/report.py runs/quickstart/contextlm runs/quickstart/gpt2 --output report.html
 
-    .venv/bin/python tools/report.py runs/quickstart/contextlm runs/quickstart/gpt2 --output report.html
-
-A run folder is the --save folder of a training run. Read next: `contextlm/analysis/report.py`.
+Writes one self-contained HTML page about some training runs: results, curves, events, evaluations, samples, options
+and the commands that made them. A run is a --save or --output-dir folder; runs that differ in their seed alone become
+one curve with an interval. docs/report.md explains the page. The work is in `contextlm/analysis/report.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from contextlm import atomic_files
 from contextlm.analysis.report import build_report
-from contextlm.analysis.run_record import read_run
+from contextlm.analysis.run_record import RunRecord, read_runs
 from contextlm.errors import UserError, told_to_the_user
 
+TOKENS_OF_A_SAMPLE = 80
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="--save folder of a run")
-    parser.add_argument("--output", type=Path, required=True, help="the .html file to write")
-    parser.add_argument("--title", default="Training report", help="heading of the page")
-    parser.add_argument("--commands", type=Path, help="text file with the commands that made the runs")
-    arguments = parser.parse_args()
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Write one HTML page about some runs.", allow_abbrev=False, epilog=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--save or --output-dir folder of a run")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .html file to write")
+    parser.add_argument("--title", default="Training report", help="heading of the page [Training report]")
+    parser.add_argument("--commands", type=Path, metavar="FILE", help="a text file with commands around the runs")
+    parser.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="also have each run's checkpoint write N texts [0]"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the runs, write the page."""
+    options = parser().parse_args(arguments)
     with told_to_the_user():
-        write_report(arguments.runs, arguments.output, arguments.title, arguments.commands)
-    print(f"{arguments.output}: report on {len(arguments.runs)} run(s)")
+        write_report(options)
+    print(f"{options.output}: report on {len(options.runs)} run(s)")
     return 0
 
 
-def write_report(folders: list[Path], output: Path, title: str, commands: Path | None) -> None:
-    """Reads the run folders and writes the page; an older page is replaced whole or not at all."""
-    missing = [
-        f"{folder}: no such run folder; give the --save folder of a training run"
-        for folder in folders
-        if not folder.is_dir()
-    ]
-    if commands is not None and not commands.is_file():
-        missing.append(f"--commands {commands}: no such file")
-    if missing:
-        raise UserError(*missing)
-    typed = commands.read_text() if commands else ""
-    page = build_report([read_run(folder) for folder in folders], title, typed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, output)
+def write_report(options: argparse.Namespace) -> None:
+    """Read the run folders and write the page; an older page is replaced whole or not at all.
+
+    Raises:
+        UserError: everything that is wrong with the folders and options.
+    """
+    runs, wrong, typed = [], [], ""
+    try:
+        runs = read_runs(options.runs)
+    except UserError as error:
+        wrong += error.problems
+    try:
+        typed = options.commands.read_text() if options.commands else ""
+    except (OSError, UnicodeDecodeError) as error:
+        wrong.append(f"--commands {options.commands}: cannot be read ({error}); give a text file")
+    if options.samples < 0:
+        wrong.append(f"--samples {options.samples}: give 0 or more")
+    if options.output.is_dir():
+        wrong.append(f"--output {options.output}: is a folder; give the name of a file")
+    if wrong:
+        raise UserError(*wrong)
+    if options.samples:
+        runs = [_with_samples(run, options.samples) for run in runs]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_bytes(options.output, build_report(runs, options.title, typed).encode())
+
+
+def _with_samples(run: RunRecord, number: int) -> RunRecord:
+    """The run with texts that its checkpoint writes now; where it cannot, with a sentence that says why."""
+    from contextlm.inference.sample_texts import sample_texts  # torch and transformers take seconds
+
+    try:
+        texts = sample_texts(run.folder, number, TOKENS_OF_A_SAMPLE)
+    except UserError as error:
+        return dataclasses.replace(run, notes=[*run.notes, *(f"no samples: {problem}" for problem in error.problems)])
+    return dataclasses.replace(run, samples=[*run.samples, *(("", text) for text in texts)])
 
 
 if __name__ == "__main__":

@@ -1,25 +1,30 @@
-"""What a run folder tells: its metrics, its results, its configuration, and where it was continued otherwise.
+"""What a run folder tells: its metrics, its results, its configuration, what befell it.
 
-Reads JSON and YAML only and copes with missing pieces: a report of an unfinished run is still a report.
-Read next: `report.py`.
+Copes with missing pieces: a report of an unfinished run is still a report. Read next: `run_files.py` (how it is
+read), `run_history.py` (what befell it), `report.py`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contextlm.analysis.parameters import count_parameters
+from contextlm.analysis.run_files import checkpoints, read_config, read_json, read_lines, read_object
+from contextlm.analysis.score_rows import score_rows
 from contextlm.config import load
 from contextlm.errors import UserError
 
-_CHECKPOINT = re.compile(r"iter_(\d{7,})")
+# Different in any two runs, and no choice of the model or of training.
+PLACES = frozenset({
+    "save", "load", "output_dir", "data_cache_path", "tokenizer_model", "vocab_file", "merge_file", "exit_interval",
+    "save_interval", "tensorboard_dir", "wandb_exp_name", "wandb_save_dir",
+})  # fmt: skip
+# Files of ours that are no results of `tools/evaluate.py`.
+_NO_SCORES = {"run.json", "exit.json", "samples.json", "trackers.json"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class RunRecord:
         training: one dict per iteration, as in metrics.jsonl.
         evaluations: evaluation lines of metrics.jsonl, each with `split`.
         result: evaluation.json, the evaluation of the finished model; empty if there is none.
+        scores: by file name, everything that `tools/evaluate.py` has written into the folder.
         samples: (prompt, continuation).
         config: options of the last checkpoint by name, without their sections.
         parameters: of the whole model, padding of the vocabulary left out; None if unknown.
-        details: run.json of the last checkpoint.
+        details: run.json of the last checkpoint, else what the run said of itself when it began.
         changes: where the run was continued with other options.
+        events: events.jsonl.
+        ending: exit.json; empty while it runs, or if it was killed.
+        bad_steps: by iteration, why it was skipped.
         notes: what is missing or could not be read, a sentence each.
     """
 
@@ -51,11 +60,15 @@ class RunRecord:
     training: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     result: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
     samples: list[tuple[str, str]]
     config: dict[str, Any]
     parameters: int | None
     details: dict[str, Any]
     changes: list[Change]
+    events: list[dict[str, Any]]
+    ending: dict[str, Any]
+    bad_steps: dict[int, str]
     notes: list[str]
 
     @property
@@ -74,6 +87,18 @@ class RunRecord:
         """Median over the iterations: the first one, with its warm-up, does not count more than any other."""
         rates = _column(self.training, "tokens_per_second")
         return statistics.median(rates) if rates else None
+
+    @property
+    def mfu(self) -> float | None:
+        """Median share of the peak; None if unknown."""
+        shares = _column(self.training, "mfu")
+        return statistics.median(shares) if shares else None
+
+    @property
+    def slowest_to_median(self) -> float | None:
+        """How much longer the slowest process works by itself than the median one, as a factor; None if unknown."""
+        slowest, usual = _column(self.training, "own_ms_slowest"), _column(self.training, "own_ms_median")
+        return statistics.median(slowest) / statistics.median(usual) if slowest and usual else None
 
     @property
     def peak_memory_bytes(self) -> float | None:
@@ -106,6 +131,24 @@ class RunRecord:
         return next((x["lm_loss_context_zeroed"] for x in lines[::-1] if "lm_loss_context_zeroed" in x), None)
 
 
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The records of some folders, each with a name of its own.
+
+    Raises:
+        UserError: all folders that are not there, or given twice.
+    """
+    wrong = [_no_folder(folder) for folder in folders if not folder.is_dir()]
+    places = [folder.resolve() for folder in folders]
+    wrong += [
+        f"{folder}: given twice"
+        for folder, place in dict(zip(folders, places, strict=True)).items()
+        if places.count(place) > 1
+    ]
+    if wrong:
+        raise UserError(*dict.fromkeys(wrong))
+    return [replace(read_run(place), name=name) for place, name in zip(places, _names(places), strict=True)]
+
+
 def read_run(folder: Path) -> RunRecord:
     """The record of a run folder (`--save` or `--output-dir` of a training run).
 
@@ -113,67 +156,79 @@ def read_run(folder: Path) -> RunRecord:
         UserError: there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such run folder; give the --save folder of a training run")
+        raise UserError(_no_folder(folder))
     notes: list[str] = []
-    lines = _read_lines(folder / "metrics.jsonl", notes)
-    checkpoints = _checkpoints(folder)
-    configs = [_read_config(path / "config.yaml", notes) for _, path in checkpoints]
-    details = [_read_object(path / "run.json", notes) for _, path in checkpoints]
-    if not checkpoints:
+    if not (folder / "metrics.jsonl").exists():
+        notes.append("no metrics.jsonl")
+    lines = read_lines(folder / "metrics.jsonl", "iteration", notes)
+    events = read_lines(folder / "events.jsonl", "what", notes)
+    saved = checkpoints(folder)
+    configs = [read_config(path / "config.yaml", notes) for _, path in saved]
+    details = [read_object(path / "run.json", notes) for _, path in saved]
+    if not saved:
         notes.append("no checkpoint")
+    config = configs[-1] if configs else read_config(folder / "config.yaml", notes)
+    began = next((event for event in reversed(events) if event["what"] == "begin"), {})
+    scores = _scores(folder, notes)
     return RunRecord(
         name=folder.name,
         folder=folder,
         training=[line for line in lines if "split" not in line],
         evaluations=[line for line in lines if "split" in line],
-        result=_read_object(folder / "evaluation.json", notes),
-        samples=_samples(_read_json(folder / "samples.json", notes)),
-        config=configs[-1] if configs else {},
-        parameters=_parameters(checkpoints[-1][1], details[-1].get("vocab_size")) if checkpoints else None,
-        details=details[-1] if details else {},
-        changes=_changes([iteration for iteration, _ in checkpoints], configs, details),
+        result=scores.get("evaluation.json", {}),
+        scores=scores,
+        samples=_samples(read_json(folder / "samples.json", notes)),
+        config=config,
+        parameters=_parameters(saved[-1][1], details[-1].get("vocab_size")) if saved else None,
+        details=details[-1] if details else {key: began[key] for key in began.keys() - {"time", "what", "iteration"}},
+        changes=_changes([iteration for iteration, _ in saved], configs, details),
+        events=events,
+        ending=read_object(folder / "exit.json", []),
+        bad_steps=_bad_steps(folder, notes),
         notes=notes,
     )
 
 
+def _no_folder(folder: Path) -> str:
+    return f"{folder}: no such run folder; give the --save folder of a training run"
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """As much of the end of each path as tells them all apart."""
+    for length in range(1, max(len(place.parts) for place in places) + 1):
+        names = ["/".join(place.parts[-length:]) for place in places]
+        if len(set(names)) == len(names):
+            return names
+    return [str(place) for place in places]
+
+
+def _scores(folder: Path, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """Results of `tools/evaluate.py` by file name; of other JSON files nothing is said."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        content = read_object(path, notes) if path.name == "evaluation.json" else read_object(path, [])
+        try:
+            if path.name not in _NO_SCORES and list(score_rows(content)):
+                found[path.name] = content
+        except (AttributeError, KeyError, TypeError, ValueError):
+            notes.append(f"{path.name} is no result of tools/evaluate.py")
+    if not (folder / "evaluation.json").exists():
+        notes.append("no evaluation.json")
+    return found
+
+
+def _bad_steps(folder: Path, notes: list[str]) -> dict[int, str]:
+    """What the descriptions of skipped iterations say, in a sentence each."""
+    found = {}
+    for path in sorted((folder / "bad_steps").glob("iteration_*.json")):
+        content = read_object(path, notes)
+        if isinstance(content.get("iteration"), int) and "why" in content:
+            found[content["iteration"]] = str(content["why"])
+    return found
+
+
 def _column(lines: list[dict[str, Any]], key: str) -> list[float]:
     return [float(line[key]) for line in lines if isinstance(line.get(key), int | float)]
-
-
-def _read_lines(file: Path, notes: list[str]) -> list[dict[str, Any]]:
-    if not file.exists():
-        notes.append(f"no {file.name}")
-        return []
-    good, bad = [], 0
-    for text in file.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            bad += 1
-            continue
-        if isinstance(line, dict) and "iteration" in line:
-            good.append(line)
-        else:
-            bad += 1
-    if bad:
-        notes.append(f"{file.name}: {bad} line(s) that are no metrics were left out")
-    return good
-
-
-def _read_json(file: Path, notes: list[str]) -> Any:
-    if not file.exists():
-        notes.append(f"no {file.name}")
-        return None
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        notes.append(f"{file.name} is no JSON: {error}")
-        return None
-
-
-def _read_object(file: Path, notes: list[str]) -> dict[str, Any]:
-    content = _read_json(file, notes)
-    return content if isinstance(content, dict) else {}
 
 
 def _parameters(checkpoint: Path, vocab_size: Any) -> int | None:
@@ -186,35 +241,13 @@ def _parameters(checkpoint: Path, vocab_size: Any) -> int | None:
         return None
 
 
-def _read_config(file: Path, notes: list[str]) -> dict[str, Any]:
-    """The options of all sections in one dict; a field's name is unique in the whole tree."""
-    try:
-        tree = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        notes.append(f"{file.parent.name}/{file.name} cannot be read: {error}")
-        return {}
-    flat: dict[str, Any] = {}
-    for key, value in (tree if isinstance(tree, dict) else {}).items():
-        flat.update(value if isinstance(value, dict) else {key: value})
-    return flat
-
-
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Checkpoints up to the one that the tracker file names, oldest first."""
-    named = ((_CHECKPOINT.fullmatch(path.name), path) for path in folder.iterdir())
-    found = [(int(match[1]), path) for match, path in named if match]
-    tracker = folder / "latest_checkpointed_iteration.txt"
-    latest = tracker.read_text().strip() if tracker.exists() else ""
-    return sorted(pair for pair in found if not latest.isdigit() or pair[0] <= int(latest))
-
-
 def _changes(iterations: list[int], configs: list[dict[str, Any]], details: list[dict[str, Any]]) -> list[Change]:
     """Differences between the options and layouts of successive checkpoints."""
     changes = []
     for index in range(len(iterations) - 1):
         if configs[index] and configs[index + 1]:
             before, after = ({"layout": details[i].get("layout"), **configs[i]} for i in (index, index + 1))
-            different = differences(before, after)
+            different = {name: pair for name, pair in differences(before, after).items() if name not in PLACES}
             if different:
                 changes.append(Change(iterations[index], different))
     return changes

@@ -19,6 +19,7 @@ from contextlm.checkpoints.snapshot import Snapshot
 from contextlm.config.yaml_file import write as write_config
 from contextlm.errors import tell_warnings
 from contextlm.parallel.agreement import Agreement, Problems
+from contextlm.training import events
 from contextlm.training.faults import Fault
 from contextlm.training.setup import Run
 from contextlm.training.whereabouts import SAVING
@@ -179,6 +180,7 @@ class Saving:
         self._run.progress.failed_saves += 1
         plan = "; the next log line tries again" if self._retries else ""
         self._say(f"warning: checkpoint of iteration {iteration} could not be written: {_causes(problems)}{plan}")
+        events.note(self._run, "failed save", iteration=iteration, cause=_causes(problems))
         return True
 
     def _make_room(self, num_bytes: int) -> None:

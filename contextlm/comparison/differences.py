@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from contextlm.comparison.paired import Interval, interval
+from contextlm.analysis.t_interval import Interval, interval
 from contextlm.comparison.study import Study
 
 Losses = Mapping[str, Mapping[int, float]]  # arm -> seed -> validation loss

@@ -43,7 +43,8 @@ def results_page(study: Study, losses: Losses, found: Sequence[Difference], note
         markdown_table(_difference_rows(study, found)),
         "![Paired differences with their intervals](differences.svg)",
         "![Loss curves](losses.svg)",
-        "Lines: training loss, smoothed, mean of the seeds. Points: validation loss of each seed.",
+        "Training loss, smoothed (lines), and validation loss (points): means over the seeds with the 95% interval of "
+        "each; pale: the seeds.",
     ]
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from contextlm import atomic_files
+from contextlm.analysis.curves import loss_plot
 from contextlm.analysis.run_record import RunRecord, read_run
+from contextlm.analysis.seed_groups import SeedGroup
 from contextlm.comparison.differences import Difference, Losses, paired_differences
 from contextlm.comparison.page import results_page
-from contextlm.comparison.pictures import difference_picture, loss_picture
+from contextlm.comparison.pictures import difference_picture
 from contextlm.comparison.runs import Run
 from contextlm.comparison.study import Study
 
@@ -26,10 +28,10 @@ def write_results(study: Study, runs: Sequence[Run], folder: Path) -> str:
         if (loss := run.loss()) is not None:
             losses[run.arm.name][run.seed] = loss
     found, notes = paired_differences(study, losses), _notes(runs, finished)
-    records = {name: [finished[run] for run in finished if run.arm.name == name] for name in study.arms}
+    arms = [SeedGroup(name, tuple(finished[run] for run in finished if run.arm.name == name)) for name in study.arms]
     page = results_page(study, losses, found, notes)
     atomic_files.write_bytes(folder / "differences.svg", difference_picture(found).encode())
-    atomic_files.write_bytes(folder / "losses.svg", loss_picture(records).encode())
+    atomic_files.write_bytes(folder / "losses.svg", loss_plot([arm for arm in arms if arm.runs]).encode())
     atomic_files.write_json(folder / "results.json", _content(study, losses, found, notes))
     atomic_files.write_bytes(folder / "results.md", page.encode())
     return page

@@ -21,9 +21,11 @@ from pathlib import Path
 import psutil
 
 from contextlm.checkpoints import save_lock
+from contextlm.training import events
 from contextlm.training.faults import explain
 
 PREEMPTED = 75
+_EVENTS = {1: "failure", PREEMPTED: "preemption"}  # by status; that it was done is told by the loop
 
 
 @contextlib.contextmanager
@@ -79,12 +81,15 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
     if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     path = Path(output_dir) / "exit.json"
+    record = record | {"attempt": _attempt()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(output_dir)
         with open(path, "x") as file:
-            json.dump(record | {"attempt": _attempt()}, file)
+            json.dump(record, file)
             file.write("\n")
+        if what := _EVENTS.get(record["status"]):
+            events.append(output_dir, what, **record)
     except FileExistsError:
         return
     except OSError as error:

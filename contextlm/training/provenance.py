@@ -1,4 +1,4 @@
-"""Which software made a checkpoint."""
+"""Which software made a checkpoint, and the command that started it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from megatron.core import __version__ as megatron_version
 
 from contextlm import __version__
+from contextlm.training.started_with import started_with
 
 
 def made_by() -> dict[str, Any]:
-    """Versions, and the commit of the source where it is a checkout."""
+    """Versions, the commit of the source where it is a checkout, and `started_with`."""
     return {
         "git_commit": _git_commit(),
         "versions": {
@@ -23,6 +24,7 @@ def made_by() -> dict[str, Any]:
             "torch": torch.__version__,
             "megatron_core": megatron_version,
         },
+        "started_with": started_with(),
     }
 
 

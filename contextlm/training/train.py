@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlm.checkpoints import loading, save_lock
 from contextlm.checkpoints.saving import Saving, save_config
 from contextlm.parallel.agreement import Agreement
-from contextlm.training import replicas
+from contextlm.training import events, replicas
 from contextlm.training.announcement import announcement
 from contextlm.training.evaluation_sets import evaluate_due
 from contextlm.training.garbage import collected_by_hand
@@ -40,6 +40,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
         metrics.say(f"nothing to do: iteration {progress.iteration} of {run.num_iterations} is done")
         return None
     save_config(run)
+    events.begin(run)
     hosts = Agreement(run.config.parallel.distributed_timeout_minutes)
     nan_check = NanCheck(run, hosts, metrics.say)
     batches = _batches(run, metrics)
@@ -61,6 +62,7 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 if nan_check.look(before_save=saves):  # the run is back at a checkpoint
                     _close(batches)
                     metrics.go_back()
+                    events.note(run, "rollback")
                     batches = _batches(run, metrics)
                     continue
                 collect_garbage()
@@ -79,6 +81,8 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
                 break
     run.where.at("closing")
     _close(batches)
+    if stopping.signal_name is None:
+        events.note(run, "end")
     return stopping.signal_name
 
 

@@ -55,6 +55,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The history of a run."""
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
 def losses(folder: Path) -> list[float]:
     """The training losses of a run, which must be those of iterations 1, 2, 3, ..."""
     lines = [line for line in metrics(folder) if "split" not in line]

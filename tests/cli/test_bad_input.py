@@ -99,7 +99,7 @@ def test_data(data: Path, tmp_path: Path, damage, pieces: tuple[str, ...]) -> No
         assert piece in done.stderr, done.stderr
     record = json.loads((save / "exit.json").read_text())
     assert record["status"] == 1 and pieces[0] in record["cause"]
-    assert [path.name for path in save.iterdir()] == ["exit.json"]
+    assert sorted(path.name for path in save.iterdir()) == ["events.jsonl", "exit.json"]
 
 
 def test_checkpoints(data: Path, twenty_steps: Path, tmp_path: Path) -> None:

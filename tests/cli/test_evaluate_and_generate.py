@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def test_generation_is_its_seeds(call) -> None:
     assert 0 < len(texts["greedy"]) <= 12
     # Among one likeliest token there is nothing to draw.
     assert call("generate", "--prompt", "the word", "--max-new-tokens", "12", "--top-k", "1")["text"] == texts["greedy"]
+
+
+def test_a_report_has_texts_that_the_checkpoint_writes(pool: Pool, twenty_steps: Path, tmp_path: Path) -> None:
+    pages = []
+    for number in ("0", "2"):
+        output = tmp_path / f"{number}.html"
+        pool.run(tool, 1, name="report", arguments=[str(twenty_steps), "--samples", number, "--output", str(output)])
+        pages.append(output.read_text())
+    assert "given nothing" not in pages[0] and pages[1].count(f"{twenty_steps.name}, given nothing") == 2
+    texts = re.findall(r"<pre class='sample'><b></b>([^<]*)</pre>", pages[1])
+    assert len(set(texts)) == 2 and all(texts)
 
 
 def test_programs_print_what_they_found(twenty_steps: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contextlm.analysis.checkpoint_size import FILES_BYTES, checkpoint_bytes
 from contextlm.config import load, parse
-from tests.cli.programs import SMALL, losses, metrics, run, train
+from tests.cli.programs import SMALL, events, losses, metrics, run, train
 
 LOG_LINE = re.compile(
     r"^ \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\] iteration [ \d]{8}/[ \d]{8} \| consumed samples: [ \d]{12} \| "
@@ -43,7 +43,12 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
     again = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
     assert again.returncode == 0 and "nothing to do" in again.stdout
     changed = [path for path, time in before.items() if path.is_file() and path.stat().st_mtime_ns != time]
-    assert changed == []
+    assert changed == []  # its history neither: it has not begun again
+    assert [(event["what"], event["iteration"]) for event in events(folder)] == [
+        ("begin", 0), ("end", 10), ("begin", 10), ("end", 20),
+    ]  # fmt: skip
+    command = events(folder)[-2]["started_with"]["command"]
+    assert command[1] == "pretrain_contextlm.py" and command[-2:] == ["--exit-interval", "10"]
 
 
 def test_eval_iters_0_never_evaluates(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
@@ -52,7 +57,12 @@ def test_eval_iters_0_never_evaluates(data: Path, twenty_steps: Path, tmp_path: 
     words += ("--eval-interval", "1", "--eval-iters", "0")
     done = run("pretrain_contextlm.py", *words)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "exit.json", "metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.yaml",
+        "events.jsonl",
+        "exit.json",
+        "metrics.jsonl",
+    ]
     assert load(tmp_path / "config.yaml") == parse(words, {}).config
     assert len(losses(tmp_path)) == 2 and not any("split" in line for line in metrics(tmp_path))
     assert any("split" in line for line in metrics(twenty_steps))

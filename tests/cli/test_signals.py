@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cli.programs import ROOT, SMALL, environment, losses
+from tests.cli.programs import ROOT, SMALL, environment, events, losses
 from tests.distributed.pool import Pool
 from tests.distributed.stop_cases import command
 
@@ -33,6 +33,9 @@ def test_sigterm_saves_and_the_run_continues_bit_for_bit(pool: Pool, data: Path,
     record = json.loads((folder / "exit.json").read_text())
     assert record == {"status": 75, "rank": 0, "cause": "SIGTERM: saved, to be continued", "attempt": 0}
     stopped = losses(folder)
+    begun, ended = events(folder)
+    assert ended.items() >= {"what": "preemption", **record}.items() and begun["layout"] == "TP 1 x PP 1 x DP 2"
+    assert "--nproc-per-node 2 pretrain_contextlm.py --model" in " ".join(begun["started_with"]["command"])
     assert (folder / "latest_checkpointed_iteration.txt").read_text().strip() == str(len(stopped))
     assert (folder / f"iter_{len(stopped):07d}" / "run.json").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ def test_after_a_rollback_the_run_is_an_undisturbed_one(train, tmp_path: Path, v
     (_, last) = train("run", {5: 2, 7: 1}, rank=0, on_nan="rollback", **values)
     assert last["fault"] is None and last["iteration"] == 8
     assert sum("(rollback" in line for line in last["said"]) == 3
+    history = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [(event["what"], event["iteration"]) for event in history] == [
+        ("begin", 0), *[("rollback", 4)] * 3, ("end", 8),
+    ]  # fmt: skip
     train("whole", {}, **values)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole") and len(losses(tmp_path / "run")) == 8
     assert cases.facts(tmp_path / "run", 8) == {"skipped_iterations": [], "skipped_in_all": {}}

@@ -148,6 +148,10 @@ def test_training_survives_a_save_that_fails(pool: Pool, tmp_path: Path, what, i
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert "failed_saves" not in lines[0] and lines[-1]["failed_saves"] == 2
     assert json.loads((tmp_path / "iter_0000009" / "run.json").read_text())["failed_saves"] == 4
+    history = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(event["what"], event["iteration"], event.get("cause")) for event in history] == [
+        ("begin", 0, None), *(("failed save", n, cause) for n in (4, 6, 9, 9)), ("end", 9, None),
+    ]  # fmt: skip
 
 
 def test_a_last_save_that_fails_again_and_again_fails_the_run(pool: Pool, tmp_path: Path) -> None:

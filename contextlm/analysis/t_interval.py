@@ -1,4 +1,4 @@
-"""The mean of paired differences and its confidence interval: Student's t, without scipy."""
+"""The mean over a few seeds and its confidence interval: Student's t, without scipy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """Mean of some differences, and the half width of the interval around it."""
+    """Mean of some values, and the half width of the interval around it."""
 
     mean: float
     half_width: float
@@ -25,19 +25,19 @@ class Interval(NamedTuple):
         return self.mean + self.half_width
 
 
-def interval(differences: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Two-sided interval for the mean of normally distributed differences, one per seed.
+def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Two-sided interval for the mean of normally distributed values, one per seed.
 
     mean +- t s / sqrt(n), with s the standard deviation over n - 1 and t the quantile for n - 1 degrees of freedom.
 
     Raises:
-        ValueError: fewer than two differences, which say nothing about their spread.
+        ValueError: fewer than two values, which say nothing about their spread.
     """
-    count = len(differences)
+    count = len(values)
     if count < 2:
-        raise ValueError(f"{count} difference(s): an interval needs at least 2 seeds")
-    spread = statistics.stdev(differences) / math.sqrt(count)
-    return Interval(statistics.fmean(differences), t_quantile(confidence, count - 1) * spread)
+        raise ValueError(f"{count} value(s): an interval needs at least 2 seeds")
+    spread = statistics.stdev(values) / math.sqrt(count)
+    return Interval(statistics.fmean(values), t_quantile(confidence, count - 1) * spread)
 
 
 def t_quantile(confidence: float, degrees: int) -> float:

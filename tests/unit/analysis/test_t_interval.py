@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from contextlm.comparison.paired import interval, t_quantile
+from contextlm.analysis.t_interval import interval, t_quantile
 
 
 @pytest.mark.parametrize(
