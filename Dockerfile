@@ -4,11 +4,11 @@
 #     docker build --target cpu -t contextlm-cpu .
 #     docker run --rm --init --shm-size 1g contextlm-cpu make quickstart
 #
-# docs/launching.md has the lines for GPUs and many nodes.
+# docs/containers.md has more, the README the lines for GPUs and many nodes.
 #
-# 25.11 is the release in which Megatron Core 0.16.1 is built and tested by its authors (PyTorch 2.10, CUDA 13.0). Its
-# Transformer Engine, 2.9, is within what Megatron Core asks for, 2.9 to 2.11. torch, NCCL, Transformer Engine and apex
-# are built for each other there, so they stay as they are. Another release: --build-arg BASE=nvcr.io/nvidia/pytorch:YY.MM-py3
+# 25.11 (PyTorch 2.10, CUDA 13.0) is the release in which Megatron Core 0.16.1 is built and tested by its authors, and its
+# Transformer Engine, 2.9, is one that Megatron Core asks for (2.9 to 2.11). What it has of torch, NCCL, Transformer Engine
+# and apex is built for each other, so it stays as it is. Another release: --build-arg BASE=nvcr.io/nvidia/pytorch:YY.MM-py3
 ARG BASE=nvcr.io/nvidia/pytorch:25.11-py3
 
 FROM debian:bookworm-slim AS cpu

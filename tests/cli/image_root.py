@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ class ImageRoot:
         home = next(line.split(":")[5] for line in self._passwd() if line.split(":")[2] == user)
         pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         variables = [f"{name}={value}" for name, value in {"HOME": home, **pip, **self.variables}.items()]
-        script = "\n".join(["set -e", f"cd {self.root}", *self._mounts(), _ENTER])
+        script = "\n".join(["set -e", f"cd {shlex.quote(str(self.root))}", *self._mounts(), _ENTER])
         arguments = [command, self.user, f'cd {self.folder} && exec /bin/sh -c "$0"', *variables]
         with self.log.open("a") as log:
             print(f"RUN {command}", file=log, flush=True)
@@ -79,7 +80,7 @@ class ImageRoot:
             (inside if path.is_dir() else inside.parent).mkdir(parents=True, exist_ok=True)
             if path.is_file():
                 inside.touch()
-            mounts.append(f"mount --bind -o ro {path} {inside}")
+            mounts.append(shlex.join(["mount", "--bind", "-o", "ro", str(path), str(inside)]))
         return mounts
 
     def _copy(self, instruction: Instruction) -> None:
