@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-
 import torch
 from megatron.core.models.backends import BackendSpecProvider, LocalSpecProvider
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from contextlm.errors import UserError
+from contextlm.model import transformer_engine
 from contextlm.model.attention import ScaledDotProductAttention
 from contextlm.model.linear import ColumnLinear, RowLinear
 
@@ -51,23 +50,21 @@ class TorchSpecProvider(LocalSpecProvider):
 def choose_backend(transformer_impl: str, half_precision: bool) -> BackendSpecProvider:
     """The provider that `--transformer-impl` names.
 
-    `auto` takes Transformer Engine where it and CUDA are, for 16 bits only: its fp32 products are TF32's.
+    `auto` takes Transformer Engine where it fits, for 16 bits only: its fp32 products are TF32's. Who names it gets it,
+    also in a release that megatron-core does not ask for.
+
+    Raises:
+        UserError: it is named, and cannot run here.
     """
     if transformer_impl == "auto":
-        transformer_impl = "transformer_engine" if half_precision and _has_engine() else "torch"
+        fits = half_precision and transformer_engine.misfit() is None
+        transformer_impl = "transformer_engine" if fits else "torch"
     if transformer_impl == "transformer_engine":
+        if (reason := transformer_engine.unusable()) is not None:
+            raise UserError(
+                f"--transformer-impl transformer_engine: Transformer Engine {reason}; use --transformer-impl auto"
+            )
         from megatron.core.extensions.transformer_engine_spec_provider import TESpecProvider
 
         return TESpecProvider()
     return TorchSpecProvider()
-
-
-def _has_engine() -> bool:
-    """Whether Transformer Engine is there and works with this torch."""
-    if not torch.cuda.is_available() or importlib.util.find_spec("transformer_engine") is None:
-        return False
-    try:
-        importlib.import_module("transformer_engine.pytorch")
-    except (ImportError, OSError):  # built for another torch or CUDA
-        return False
-    return True

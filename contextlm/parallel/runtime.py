@@ -89,9 +89,10 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
 
 def prepare_megatron(use_cuda: bool) -> None:
     """Apply the mends of megatron-core and, without CUDA, the CPU runtime; importing it warns, unheard."""
-    from contextlm.megatron import lazy_compile
+    from contextlm.megatron import broken_packages, lazy_compile
 
     with lazy_compile.at_first_call():
+        broken_packages.hide()
         from contextlm.megatron import cpu_runtime, mends
 
     mends.apply()

@@ -10,7 +10,9 @@ from megatron.core.optimizer import Adam
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config.batch_ramp import samples_after
 from contextlm.config.layout_words import layout_words
+from contextlm.config.schema import Config
 from contextlm.data.data_table import Taken, data_table
+from contextlm.model import transformer_engine
 from contextlm.model.backends import choose_backend
 from contextlm.training.evaluation import evaluated_samples
 from contextlm.training.setup import Run
@@ -28,10 +30,18 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{run.runtime.world_size} {run.runtime.device.type} process(es) over {torch.distributed.get_backend()}: "
         f"{layout_words(config, run.runtime.world_size)}, {run.num_microbatches} micro-batch(es) an iteration"
         f"{' at first' if config.training.rampup_batch_size else ''}",
-        f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}; "
-        f"optimizer {Adam.__name__} (torch {torch.__version__})",
+        f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}"
+        f"{_declined(config)}; optimizer {Adam.__name__} (torch {torch.__version__})",
         data_table(dict(_splits(run))),
     )
+
+
+def _declined(config: Config) -> str:
+    """Why `auto` left an installed Transformer Engine alone, where it would have been taken."""
+    if config.model.transformer_impl != "auto" or not config.half_precision or transformer_engine.version() is None:
+        return ""
+    reason = transformer_engine.misfit()
+    return f" (Transformer Engine {reason})" if reason else ""
 
 
 def _splits(run: Run) -> Iterator[tuple[str, Taken]]:

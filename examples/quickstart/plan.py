@@ -248,6 +248,9 @@ def _train(
         "c10d",
         "--rdzv-endpoint",
         "127.0.0.1:0",
+        # Else the ranks look for this machine by its name, which not every network resolves.
+        "--local-addr",
+        "127.0.0.1",
         "pretrain_contextlm.py",
         *(str(word) for option in options.items() for word in option),
         *_tokenizer(files),

@@ -172,14 +172,3 @@ def test_ci_runs_make_test_only() -> None:
     commands = [line for line in script if line and not line.startswith("#")]
     assert commands[-1] == "exec make test"
     assert all(re.match(r"set -|cd |exec make test", line) for line in commands)
-
-
-def test_image_gets_every_file_that_its_first_layers_name() -> None:
-    dockerfile = (CHECKOUT / "Dockerfile").read_text()
-    ignore = (CHECKOUT / ".dockerignore").read_text().splitlines()
-    allowed = {line[1:] for line in ignore if line.startswith("!")}
-    copied = re.findall(r"^COPY --chown=\S+ (.+) \S+$", dockerfile, re.MULTILINE)
-    sources = [source for words in copied for source in words.split() if source != "."]
-    assert sources and all((CHECKOUT / source).exists() for source in sources)
-    assert all(source.split("/")[0] in allowed for source in sources)
-    assert re.search(r"^USER (?!root)", dockerfile, re.MULTILINE)

@@ -123,11 +123,17 @@ def check_tool(arguments: list[str]) -> None:
 def check_docker(arguments: list[str]) -> None:
     workdir = re.search(r"^WORKDIR (\S+)", text_of("Dockerfile"), re.MULTILINE)
     assert arguments[0] in ("build", "run") and workdir is not None
-    mounts = [word.split(":")[1] for flag, word in zip(arguments, arguments[1:], strict=False) if flag == "-v"]
-    assert len(mounts) == 2 * (arguments[0] == "run")
-    assert all(Path(mount).parent == Path(workdir[1]) for mount in mounts)
-    if arguments[0] == "run":
-        check(arguments[arguments.index("contextlm") + 1 :], ROOT)
+    if arguments[0] == "build":
+        assert arguments[1:] in (["-t", "contextlm", "."], ["--target", "cpu", "-t", "contextlm-cpu", "."])
+        return
+    image = next(index for index, word in enumerate(arguments) if word in ("contextlm", "contextlm-cpu"))
+    given = arguments[:image]
+    mounts = [word.split(":")[1] for flag, word in zip(given, given[1:], strict=False) if flag == "-v"]
+    assert len(mounts) == 2 and all(Path(mount).parent == Path(workdir[1]) for mount in mounts)
+    assert ("--gpus" in given) == ("memlock=-1" in given) == (arguments[image] == "contextlm")
+    assert "--init" in given and ("--ipc=host" in given or "--shm-size" in given)
+    assert "NNODES=4" not in given or "--network" in given
+    check(arguments[image + 1 :], ROOT)
 
 
 COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
@@ -225,8 +231,10 @@ def test_flags_that_pages_speak_of_exist(page: str) -> None:
     tools = "".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
     known |= set(re.findall(r'"(--[a-z][\w-]*)"', tools))
     known |= set(re.findall(r'" (--[a-z-]+) "', text_of("examples/launch.sh")))
-    # Slurm's, srun's and Docker's own.
-    known |= {"--signal", "--ipc", "--shm-size"} if page == "docs/launching.md" else set()
+    known |= {"--signal"} if page == "docs/launching.md" else set()  # Slurm's
+    # Docker's own, as the README has them.
+    docker = [command for command in commands("README.md") if command.startswith("docker ")]
+    known |= {word.split("=")[0] for command in docker for word in shlex.split(command)} | {"--build-arg"}
     spoken = {flag for flag in re.findall(r"`(--[a-z][\w-]*)", text)}
     assert sorted(spoken - known) == []
 
