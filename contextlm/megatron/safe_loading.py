@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,9 +46,18 @@ class _IndexUnpickler(pickle.Unpickler):
         """The class of that name, or the dtype."""
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"names {module}.{name}, which no index needs and which may execute code")
         return super().find_class(module, name)
+
+
+def _member(of: Any, name: str) -> Enum:
+    """A member of an enumeration and nothing else: `getattr(class, name)`, as Python 3.11 before 3.11.4 pickles it."""
+    if not (isinstance(of, type) and issubclass(of, Enum) and name in of.__members__):
+        raise pickle.UnpicklingError(f"takes {name!r} from {of!r}, which is no member of an enumeration")
+    return of[name]
 
 
 def read_index(folder: Path) -> Metadata:

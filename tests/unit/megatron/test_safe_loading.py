@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -57,3 +60,31 @@ def test_common_values_are_plain_even_if_the_environment_says_otherwise(layout, 
     torch.save([1], tmp_path / "common.pt")
     with pytest.raises(ValueError, match="holds no values by name"):
         TorchCommonLoadStrategy().load_common(str(tmp_path))
+
+
+class Attribute:
+    """Pickled as `getattr(of, name)`: by Python 3.11.0 to 3.11.3 (Debian 12) a member of an enumeration is."""
+
+    def __init__(self, of: object, name: str) -> None:
+        self.of, self.name = of, name
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, str]]:
+        return getattr, (self.of, self.name)
+
+
+def test_members_of_enumerations_are_read_as_every_python_writes_them(tmp_path):
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
+
+    from contextlm.megatron.safe_loading import read_index
+
+    def read(value: object) -> object:
+        index = Metadata(state_dict_metadata={}, planner_data=value, storage_data={})
+        (tmp_path / ".metadata").write_bytes(pickle.dumps(index))
+        return read_index(tmp_path).planner_data
+
+    name = "TORCH_CHANNELS_LAST"
+    for written in (_MEM_FORMAT_ENCODING[name], Attribute(_MEM_FORMAT_ENCODING, name)):
+        assert read(written) is _MEM_FORMAT_ENCODING[name]
+    for of, attribute in ((Metadata, "__init__"), (_MEM_FORMAT_ENCODING, "__init_subclass__")):
+        with pytest.raises(ValueError, match="which is no member of an enumeration"):
+            read(Attribute(of, attribute))
