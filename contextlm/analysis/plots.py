@@ -71,7 +71,7 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
     from matplotlib.figure import Figure
 
     # The salt makes the ids inside the picture depend on its name only: equal runs give equal pages.
-    settings = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}
+    settings: Any = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}
     with rc_context(settings | {"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots()

@@ -29,7 +29,13 @@ class Slots:
     BLOCK = 64
 
     def __init__(self) -> None:
-        self.data: Tensor | None = None
+        self._data: Tensor | None = None
+
+    @property
+    def data(self) -> Tensor:
+        """[B, room, ...]; something must have been written."""
+        assert self._data is not None
+        return self._data
 
     def write(self, values: Tensor, rows: Tensor, numbers: Tensor, end: int, num_rows: int) -> None:
         """Put `values[i, ...]` at `[rows[i], numbers[i]]`, where the two index tensors broadcast.
@@ -50,19 +56,19 @@ class Slots:
         self.data[:, first:end] = values
 
     def _make_room(self, like: Tensor, shape: torch.Size, end: int, num_rows: int) -> None:
-        room = 0 if self.data is None else self.data.shape[1]
+        room = 0 if self._data is None else self._data.shape[1]
         if end > room:
             grown = like.new_zeros(num_rows, -(-end // self.BLOCK) * self.BLOCK, *shape)
-            if self.data is not None:
-                grown[:, :room] = self.data
-            self.data = grown
+            if self._data is not None:
+                grown[:, :room] = self._data
+            self._data = grown
         elif self.data.requires_grad or (like.requires_grad and torch.is_grad_enabled()):
-            self.data = self.data.clone()  # autograd may still need what was read before
+            self._data = self.data.clone()  # autograd may still need what was read before
 
     def select(self, rows: Tensor) -> None:
         """Become the given rows of itself."""
-        if self.data is not None:
-            self.data = self.data.index_select(0, rows.to(self.data.device))
+        if self._data is not None:
+            self._data = self._data.index_select(0, rows.to(self._data.device))
 
 
 @dataclass(frozen=True)
@@ -160,18 +166,22 @@ class ContextCache(DynamicCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row b becomes what row `beam_idx[b]` was."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]  # its LongTensor is any tensor of indices
         self._select(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         super().batch_select_indices(indices)
-        self._select(torch.arange(len(self.lengths), device=indices.device)[indices])
+        self._select(torch.arange(self._num_rows, device=indices.device)[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row becomes `repeats` rows."""
         super().batch_repeat_interleave(repeats)
-        self._select(torch.arange(len(self.lengths)).repeat_interleave(repeats))
+        self._select(torch.arange(self._num_rows).repeat_interleave(repeats))
+
+    @property
+    def _num_rows(self) -> int:
+        return 0 if self.lengths is None else len(self.lengths)
 
     def _select(self, rows: Tensor) -> None:
         if self.lengths is None:
@@ -193,15 +203,16 @@ class ContextCache(DynamicCache):
             self.reset()
             return
         super().crop(-num_removed)
-        removed = num_removed
+        removed: Tensor | int = num_removed
         if self.columns_BK is not None:
             removed = self.columns_BK[:, -num_removed:].sum(dim=1).cpu()
             self.columns_BK = self.columns_BK[:, :-num_removed]
+        assert self.lengths is not None
         self.lengths = self.lengths - removed
 
     def reset(self) -> None:
         """Forget everything."""
-        self.__init__()
+        self.__init__()  # type: ignore[misc]  # nobody derives from it
 
 
 def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: ContextCache | None) -> Places:
@@ -217,7 +228,10 @@ def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: Conte
     """
     (num_rows, num_columns), device = hidden_BTH.shape[:2], hidden_BTH.device
     past = 0 if cache is None else cache.get_seq_length()
-    before = torch.zeros(num_rows, dtype=torch.long) if past == 0 else cache.lengths
+    before, columns_BK = torch.zeros(num_rows, dtype=torch.long), None
+    if past > 0:
+        assert cache is not None and cache.lengths is not None
+        before, columns_BK = cache.lengths, cache.columns_BK
     if len(before) != num_rows:
         raise ValueError(f"cache: holds {len(before)} rows, the input has {num_rows}")
     real_BT = None
@@ -237,7 +251,6 @@ def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: Conte
     else:
         numbers_BT = before[:, None].to(device) + steps
     after = before + (num_columns if real_BT is None else real_BT.sum(dim=1).cpu())
-    columns_BK = None if past == 0 else cache.columns_BK
     if columns_BK is not None or real_BT is not None:
         everything = torch.ones(num_rows, past + num_columns, dtype=torch.bool, device=device)
         old = everything[:, :past] if columns_BK is None else columns_BK
