@@ -29,13 +29,13 @@ class Slots:
     BLOCK = 64
 
     def __init__(self) -> None:
-        self._data: Tensor | None = None
+        self.data: Tensor | None = None
 
     @property
-    def data(self) -> Tensor:
-        """[B, room, ...]; something must have been written."""
-        assert self._data is not None
-        return self._data
+    def held(self) -> Tensor:
+        """The tensor; something must have been written."""
+        assert self.data is not None
+        return self.data
 
     def write(self, values: Tensor, rows: Tensor, numbers: Tensor, end: int, num_rows: int) -> None:
         """Put `values[i, ...]` at `[rows[i], numbers[i]]`, where the two index tensors broadcast.
@@ -47,28 +47,28 @@ class Slots:
             num_rows: B.
         """
         self._make_room(values, values.shape[rows.dim() :], end, num_rows)
-        self.data[rows, numbers] = values
+        self.held[rows, numbers] = values
 
     def write_all(self, values: Tensor, first: int) -> None:
         """Put `values` [B, T, ...] at the numbers from `first` on, in every row."""
         end = first + values.shape[1]
         self._make_room(values, values.shape[2:], end, values.shape[0])
-        self.data[:, first:end] = values
+        self.held[:, first:end] = values
 
     def _make_room(self, like: Tensor, shape: torch.Size, end: int, num_rows: int) -> None:
-        room = 0 if self._data is None else self._data.shape[1]
+        room = 0 if self.data is None else self.data.shape[1]
         if end > room:
             grown = like.new_zeros(num_rows, -(-end // self.BLOCK) * self.BLOCK, *shape)
-            if self._data is not None:
-                grown[:, :room] = self._data
-            self._data = grown
-        elif self.data.requires_grad or (like.requires_grad and torch.is_grad_enabled()):
-            self._data = self.data.clone()  # autograd may still need what was read before
+            if self.data is not None:
+                grown[:, :room] = self.data
+            self.data = grown
+        elif self.held.requires_grad or (like.requires_grad and torch.is_grad_enabled()):
+            self.data = self.held.clone()  # autograd may still need what was read before
 
     def select(self, rows: Tensor) -> None:
         """Become the given rows of itself."""
-        if self._data is not None:
-            self._data = self._data.index_select(0, rows.to(self._data.device))
+        if self.data is not None:
+            self.data = self.data.index_select(0, rows.to(self.data.device))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ContextCache(DynamicCache):
         found = []
         for slots, new in zip(self.predictor[layer], (keys_RDNd, values_RDNd), strict=True):
             end = self.write_chunks(slots, new.transpose(1, 2), rows, first)
-            whole = slots.data[:, :end] if len(rows) == slots.data.shape[0] else slots.data[rows, :end]
+            whole = slots.held[:, :end] if len(rows) == slots.held.shape[0] else slots.held[rows, :end]
             found.append(whole.transpose(1, 2))
         return found[0], found[1]
 
@@ -152,7 +152,7 @@ class ContextCache(DynamicCache):
 
         A row that finishes fewer chunks than N leaves a wrong entry, which no token reads, until the chunk is finished.
         """
-        count, num_rows = new_RN.shape[1], self.states.data.shape[0]
+        count, num_rows = new_RN.shape[1], self.states.held.shape[0]
         end = int(first.max()) + count
         if len(rows) == num_rows and bool((first == first[0]).all()):
             slots.write_all(new_RN, int(first[0]))
