@@ -8,7 +8,7 @@ help:
 	@echo "make test-full    every test, the long ones too"
 	@echo "make soak         200 runs with a fault each: killed, damaged, out of disk (20 minutes on 2 cores, less on more)"
 	@echo "make bench        training speed on CPU beside plain PyTorch; fails where a target is missed (10 minutes)"
-	@echo "make check        ruff: style and plain mistakes"
+	@echo "make check        ruff and mypy: style, plain mistakes, types"
 	@echo "make environment  only the environment, .venv/ (PYTHON=/path/to/python3 names the interpreter)"
 	@echo "make clean        remove caches and what the quickstart and --laptop made; .venv/ and other runs stay"
 	@echo "Pass options to the quickstart, to pytest, the soak or the benchmark with ARGS: make test ARGS='-k causality'"
@@ -33,7 +33,9 @@ bench: environment
 
 check: environment
 	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
 
 clean:
-	rm -rf runs/quickstart runs/laptop .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf site runs/quickstart runs/laptop .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

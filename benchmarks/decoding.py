@@ -221,4 +221,4 @@ def cache_bytes(cache: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratio = speed_ratio(wall[OURS], wall[name])
         verdict = "" if target is None else ratio.verdict(target)
         rows.append((*row, f"{ratio.median:.2f}", f"{ratio.low:.2f}..{ratio.high:.2f}", f"{target or ''}", verdict))
-        if verdict == "missed":
+        if target is not None and verdict == "missed":
             missed.append(sentence(name, ratio, target))
     if min(wall[HELP]) > START_SECONDS:
         missed.append(f"the tool takes {min(wall[HELP]):.2f} s to start; the target is {START_SECONDS:g} s")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -120,4 +119,4 @@ def check_losses(losses: Mapping[str, Sequence[float]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -89,7 +89,7 @@ def measure(found: Sequence[Start], repeats: int) -> list[tuple[str, ...]]:
     for _ in range(repeats):
         for start in found:
             times[start.name].append(seconds(start))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for start in found:
         wall, cpu = (min(values) for values in zip(*times[start.name], strict=True))
         verdict = "" if start.target is None else "met" if wall <= start.target else "missed"

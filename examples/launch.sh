@@ -36,7 +36,7 @@ node_rank=${NODE_RANK:-${SLURM_NODEID:-0}}
 gpus=${GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-8}}
 
 case " $* " in
-    *" --laptop "*) exec "$python" "$root/examples/laptop/run.py" --world-size $((nodes * gpus)) "$@" ;;
+    *" --laptop "*) exec "$python" "$root/examples/laptop/rehearse.py" --world-size $((nodes * gpus)) "$@" ;;
     *" --dry-run "*) exec "$python" "$root/pretrain_contextlm.py" --world-size $((nodes * gpus)) "$@" ;;
 esac
 

@@ -25,6 +25,7 @@ from contextlm.config.fields import all_fields
 from contextlm.errors import UserError, told_to_the_user
 
 if TYPE_CHECKING:
+    from contextlm.data.samples import Samples
     from contextlm.inference.subject import Subject
 
 Report = Callable[[int, int], None]
@@ -160,7 +161,9 @@ def measure(examined: Subject, options: argparse.Namespace, report: Report) -> d
     if options.text:
         origin: dict[str, Any] = {"text": options.text}
         documents = texts.documents_of_texts(examined, options.text)
-        samples = PackedDocuments(documents, examined.tokenizer.eod, window) if options.diagnose else None
+        samples: Samples | None = (
+            PackedDocuments(documents, examined.tokenizer.eod, window) if options.diagnose else None
+        )
     else:
         split = chosen_split(examined, options.data_path, options.split, options.use_split)
         origin = {"split": options.use_split, "data_path": list(split.origin.words)}

@@ -82,7 +82,8 @@ def generate(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     with subject(options.load) as examined:
         ends = examined.document_ends
-        if examined.trainer is not None and not ends.matter_to_layers:  # else only the trainer's model knows them
+        # If they matter to layers only the trainer's model knows them.
+        if examined.trainer is not None and ends is not None and not ends.matter_to_layers:
             examined = twin(examined.trainer)
         return [continued(examined, prompt, options) for prompt in prompts(options)]
 

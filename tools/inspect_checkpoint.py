@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _tell(problems)  # what can still be read is shown all the same
         elif problems:
             raise UserError(*problems)
-        is_fine = _show_difference(*folders, given.json) if given.diff else _show(folders[0], given, problems)
+        is_fine = (
+            _show_difference(folders[0], folders[1], given.json) if given.diff else _show(folders[0], given, problems)
+        )
     raise SystemExit(0 if is_fine else 1)
 
 

@@ -51,7 +51,7 @@ def write_report(options: argparse.Namespace) -> None:
     Raises:
         UserError: everything that is wrong with the folders and options.
     """
-    runs, wrong, typed = [], [], ""
+    runs, wrong, typed = [], list[str](), ""
     try:
         runs = read_runs(options.runs)
     except UserError as error:

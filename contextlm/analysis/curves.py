@@ -39,7 +39,7 @@ def loss_plot(groups: Groups, *, log_x: bool = False) -> str:
             for change in (change for run in group.runs for change in run.changes):
                 axes.axvline(change.iteration, color=colour_of(index), linestyle="--", linewidth=1)
             _draw_events(axes, index, group)
-        axes.set_ylim(limits(drawn))
+        axes.set_ylim(*limits(drawn))
         if log_x and any(len(iterations) for iterations, _ in drawn):
             axes.set_xscale("log")
         axes.set_xlabel("iteration")
@@ -146,7 +146,8 @@ def _plot(
         for index, own in known.items():
             _draw(axes, index, groups[index].name, own, smooth=not points, band=points, marker="o" if points else "")
         axes.set_ylim(bottom=floor)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axes.xaxis.get_major_locator()
+        locator.set_params(integer=True)
         axes.set_xlabel(x)
         axes.set_ylabel(unit)
 

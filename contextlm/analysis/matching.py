@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from contextlm.analysis.flops import training_flops_per_token
 from contextlm.analysis.parameters import count_parameters
@@ -67,7 +67,8 @@ def match(config: Config, target: Config, budget: str, size: str, vocab_size: in
     step = config.model.num_attention_heads if field == "hidden_size" else 1
 
     def varied(steps: int) -> Config:
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, **{field: steps * step}))
+        change: dict[str, Any] = {field: steps * step}
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
 
     def distance(steps: int) -> float:
         return abs(amount(varied(steps), vocab_size) - wanted)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
     from matplotlib.figure import Figure
 
     # The salt makes the ids inside the picture depend on its name only: equal runs give equal pages.
-    settings = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}
+    settings: Any = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}
     with rc_context(settings | {"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots()
@@ -93,5 +93,6 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
 
 def finite(value: object) -> float:
     """A number of a JSON line; NaN where there is none."""
-    is_known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_known else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan

@@ -168,7 +168,7 @@ def read_run(folder: Path) -> RunRecord:
     if not saved:
         notes.append("no checkpoint")
     config = configs[-1] if configs else read_config(folder / "config.yaml", notes)
-    began = next((event for event in reversed(events) if event["what"] == "begin"), {})
+    began: dict[str, Any] = next((event for event in reversed(events) if event["what"] == "begin"), {})
     scores = _scores(folder, notes)
     return RunRecord(
         name=folder.name,

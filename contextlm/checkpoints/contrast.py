@@ -68,8 +68,8 @@ def contrast(first: Path, second: Path) -> Contrast:
                 num_equal += 1
             else:
                 values[name] = _greatest_difference(ours[name], theirs[name])
-    only = [[name for name in mine if name not in yours] for mine, yours in ((one, other), (other, one))]
-    return Contrast(differences(options(first), options(second)), *only, unlike, values, num_equal)
+    only_first, only_second = ([n for n in mine if n not in yours] for mine, yours in ((one, other), (other, one)))
+    return Contrast(differences(options(first), options(second)), only_first, only_second, unlike, values, num_equal)
 
 
 def _form(tensor: StoredTensor) -> str:

@@ -98,7 +98,7 @@ class Saving:
                 return
         raise Fault(
             f"the last checkpoint, of iteration {self._run.progress.iteration}, could not be written: "
-            f"{_causes(self._failure)}",
+            f"{_causes(self._failure or {})}",
             f"{self._what_is_there()}; mend what failed, then run the same command again: it continues from there",
         )
 
@@ -154,8 +154,8 @@ class Saving:
 
     def _end(self) -> None:
         """Tell how the save under way has ended."""
-        assert self._under_way is not None and self._under_way.problems is not None and self._root is not None
         ended, self._under_way = self._under_way, None
+        assert ended is not None and ended.problems is not None and self._root is not None
         if not self._failed(ended.iteration, ended.problems):
             self._failure = None
             self._say(f"saved checkpoint {checkpoint_folder.iteration_folder(self._root, ended.iteration)}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
+from megatron.core.transformer.module import MegatronModule
 
 from contextlm.parallel.layout import Layout
 
@@ -24,7 +24,7 @@ CONTENT = {
 }
 
 
-def weights_state(parts: Sequence[torch.nn.Module], layout: Layout) -> ShardedStateDict:
+def weights_state(parts: Sequence[MegatronModule], layout: Layout) -> ShardedStateDict:
     """The weights of this rank's stage, `model0` and on by part, described for megatron-core."""
     return {f"model{index}": part.sharded_state_dict(metadata=metadata(layout)) for index, part in enumerate(parts)}
 

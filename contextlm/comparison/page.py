@@ -54,7 +54,7 @@ def results_page(study: Study, losses: Losses, found: Sequence[Difference], note
 def arm_rows(study: Study) -> list[Row]:
     """The budgets of the arms, below a heading; what a dry run shows."""
     first = study.arms[study.baselines[0]]
-    rows = [
+    rows: list[Row] = [
         ("arm", "parameters", "against " + first.name, "MFLOP/token", "against " + first.name, "matched", "residual")
     ]
     for arm in study.arms.values():

@@ -39,11 +39,11 @@ def parse_blend(tokens: Sequence[str], flag: str = "--data-path") -> list[tuple[
                 f"{flag}: the last weight, {tokens[-1]}, has no prefix after it; add it or drop the weight"
             ]
         problems = problems or _duplicates(prefixes, flag)
-        weights = [] if problems else [float(token) for token in tokens[::2]]
-        total = sum(weights)
+        given = [] if problems else [float(token) for token in tokens[::2]]
+        total = sum(given)
         if math.isinf(total):
             problems.append(f"{flag}: the weights add up to infinity; give smaller ones")
-        weights = [weight / total for weight in weights]
+        weights = [weight / total for weight in given]
         if 0.0 in weights and not problems:
             problems.append(f"{flag}: a weight vanishes beside the others; leave that dataset out")
     if problems:

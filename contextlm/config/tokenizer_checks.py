@@ -27,6 +27,7 @@ SIZED_BY_FLAG = ("NullTokenizer", "TikTokenizer")
 def tokenizer_problems(data: DataConfig, vocab_size: int | None) -> list[str]:
     """What is missing and what is too much for the kind that is given; `vocab_size` is --vocab-size."""
     kind, problems = data.tokenizer_type, []
+    assert kind is not None  # `build_tokenizer` and the configuration ask for it first
     needed = _NEEDED[kind]
     for name, example in needed.items():
         if getattr(data, name) is None:

@@ -74,6 +74,7 @@ class BatchEncoder:
         self._quick: EncodeArray | None = None
         self._load: Callable[[], EncodeArray] | None = None
         self._chosen = False
+        self._memory: _Memory  # since there is a library to load
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `Tokenizer.encode_batch`."""

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from contextlm.data.samples import Part, Samples
+from contextlm.data.samples import Part, SourcedSamples
 
 PLAIN_WIDTH = 1000  # no line is broken
 
@@ -22,8 +22,8 @@ class Taken(NamedTuple):
         again: whether it takes the same ones again and again, as evaluations do.
     """
 
-    samples: Samples
-    count: int
+    samples: SourcedSamples
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not wanted
     again: bool = False
 
 

@@ -98,6 +98,7 @@ def _sidecar_problems(
 
 def _check_tokens(found: Findings, prefix: str, tokenizer: Tokenizer | None) -> None:
     dataset, sidecar = found.dataset, found.sidecar
+    assert dataset is not None
     known = sidecar or tokenizer
     vocab_size = known.vocab_size if known else np.iinfo(dataset.dtype).max + 1
     eod = known.eod if known else None
@@ -157,7 +158,8 @@ def _scan(dataset: IndexedDataset, bounds: np.ndarray, vocab_size: int, eod: int
 def samples(dataset: IndexedDataset, count: int, tokenizer: Tokenizer | None, num_tokens: int = 60) -> list[str]:
     """Beginnings of `count` documents, evenly spread: as text, or as ids where there is no tokenizer."""
     bounds = dataset.document_bounds
-    chosen = np.unique(np.linspace(0, len(bounds) - 2, count).astype(np.int64)) if len(bounds) > 1 else []
+    last = len(bounds) - 2
+    chosen = np.unique(np.linspace(0, last, count).astype(np.int64)).tolist() if last >= 0 else []
     lines = []
     for document in chosen:
         begin, end = int(bounds[document]), int(bounds[document + 1])

@@ -21,7 +21,7 @@ from contextlm.data.dataset_checks import check_dataset
 from contextlm.data.enough_data import is_needed, less_than_a_pass, less_than_a_sample
 from contextlm.data.index_cache import IndexCache
 from contextlm.data.indexed import IndexedDataset
-from contextlm.data.samples import EpochSamples
+from contextlm.data.samples import EpochSamples, Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.errors import UserError
 
@@ -93,6 +93,7 @@ def build_datasets(config: Config, tokenizer: Tokenizer | None, world_size: int 
     train, validation, test = (_blended(found.get(name, {})) for name in SPLITS)
     several = _named(found.get("validation", {})) if config.training.multiple_validation_sets else {}
     if world_size is not None:
+        sets: dict[str, Mapping[str, Samples | None]]
         sets = {"validation": several or {"validation": validation}, "test": {"test": test}}
         problems += less_than_a_pass(config, splits, sets, world_size)
     if problems:

@@ -106,6 +106,7 @@ class _Encoder:
         try:
             self._encode([item])
         except UserError as error:
+            assert isinstance(item, Document)  # of a reject nothing is encoded
             return item.place.reject(str(error))
         return item
 

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -29,7 +29,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def encode_batches(settings: EncodingSettings, batches: Iterator[Batch], workers: int) -> Iterator[EncodedBatch]:
+def encode_batches(
+    settings: EncodingSettings, batches: Iterator[Batch], workers: int
+) -> Generator[EncodedBatch, None, None]:
     """What `encode_batch` gives for each batch, in order.
 
     The first batch is encoded in this process. The workers start then, as copies of it where they can be: with a

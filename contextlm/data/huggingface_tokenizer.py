@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +110,7 @@ class HuggingFaceTokenizer(Tokenizer):
         """
         decoder = json.dumps(json.loads(self._json).get("decoder"))
         if '"ByteLevel"' in decoder:
-            length = len  # Each character of a piece stands for one byte.
+            length: Callable[[str], int] = len  # Each character of a piece stands for one byte.
         elif '"Metaspace"' in decoder or '"ByteFallback"' in decoder:
             length = _sentencepiece_length
         else:

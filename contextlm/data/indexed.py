@@ -150,7 +150,7 @@ class IndexedDataset:
         """
         size, descriptor = self.dtype.itemsize, self._tokens.fileno()
         tokens = np.empty(sum(lengths), self.dtype)
-        view, done = memoryview(tokens).cast("B") if tokens.size else memoryview(b""), 0
+        view, done = tokens.data.cast("B") if tokens.size else memoryview(b""), 0
         for start, length in zip(starts, lengths, strict=True):
             end, position = done + length * size, start * size
             while done < end:  # one call reads 2 GiB at most

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from contextlm.data.samples import Samples
 
 PREFETCHED_MICRO_BATCHES = 4
 POLL_SECONDS = 0.1
+
+Stream = Generator[torch.Tensor, None, None]  # of micro-batches; closing it ends what reads ahead
 
 
 def micro_batches(
@@ -27,7 +29,7 @@ def micro_batches(
     data_parallel_size: int,
     num_microbatches: int | Callable[[int], int],
     last_sample: int | None = None,
-) -> Iterator[torch.Tensor]:
+) -> Stream:
     """Micro-batches of one data-parallel rank, int64 `[micro_batch_size, seq_length + 1]`, on the CPU.
 
     Micro-batch m of the iteration that starts at sample n is n + m B D + rank B + (0 .. B-1), with B =
@@ -65,7 +67,7 @@ def micro_batches(
     return _prefetched(batches())
 
 
-def _prefetched(items: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _prefetched(items: Iterator[torch.Tensor]) -> Stream:
     """The same items, produced by a background thread that ends when this generator is closed or dropped."""
     ready: queue.Queue = queue.Queue(maxsize=PREFETCHED_MICRO_BATCHES)
     stop = threading.Event()

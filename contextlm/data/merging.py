@@ -60,8 +60,9 @@ def merge_datasets(
         raise UserError(f"--output-prefix {output_prefix}: it is one of the datasets to merge; give another name")
     sidecars, dtype = _check(prefixes)
     order = list(range(len(prefixes)))
-    if sidecars and len({sidecar.part and sidecar.part.run for sidecar in sidecars}) == 1 and sidecars[0].part:
-        order.sort(key=lambda place: sidecars[place].part.shard)
+    parts = [sidecar.part for sidecar in sidecars if sidecar.part is not None]
+    if parts and len(parts) == len(sidecars) and len({part.run for part in parts}) == 1:
+        order.sort(key=lambda place: parts[place].shard)
     vocab_size = sidecars[0].vocab_size if sidecars else np.iinfo(dtype).max + 1
     with IndexedWriter(output_prefix, vocab_size, dtype) as writer:
         for place in order:

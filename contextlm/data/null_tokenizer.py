@@ -20,7 +20,7 @@ class NullTokenizer(Tokenizer):
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size + 1
-        self.eod = vocab_size
+        self.eod = self._num_numbers = vocab_size
         self.eod_token = None
         self.fingerprint = fingerprint(self.kind, [str(vocab_size).encode()])
 
@@ -31,8 +31,9 @@ class NullTokenizer(Tokenizer):
                 token = int(word)
             except ValueError:
                 token = -1
-            if not 0 <= token < self.eod:
-                raise UserError(f"{word[:40]!r} is no id; the NullTokenizer reads numbers from 0 to {self.eod - 1}")
+            if not 0 <= token < self._num_numbers:
+                last = self._num_numbers - 1
+                raise UserError(f"{word[:40]!r} is no id; the NullTokenizer reads numbers from 0 to {last}")
             ids.append(token)
         return ids
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from contextlm.data.preprocessing import Progress
+
+if TYPE_CHECKING:
+    import rich.progress
 
 PLAIN_SECONDS = 1.0
 BAR_SECONDS = 0.1
@@ -22,8 +25,8 @@ class ProgressDisplay:
     def __init__(self, log_interval: int, stream: TextIO) -> None:
         self._log_interval = log_interval
         self._stream = stream
-        self._bar = None
-        self._task = None
+        self._bar: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
         self._next_document = log_interval
         self._last_shown = 0.0
 

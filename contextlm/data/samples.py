@@ -45,6 +45,10 @@ class Samples(Protocol):
         """Sample n >= 0, int64 `[seq_length + 1]`: the inputs and, one further, the labels."""
         ...
 
+
+class SourcedSamples(Samples, Protocol):
+    """Samples that know the datasets they come from."""
+
     def parts(self, n: int) -> list[Part]:
         """The datasets, and what each gives to the first n samples."""
         ...

@@ -47,7 +47,7 @@ class SentencePieceTokenizer(Tokenizer):
     @property
     def control_texts(self) -> Mapping[int, str]:
         """EOD alone: the text of control pieces never produces them, but a user-defined EOD would."""
-        return {} if self.eod is None else {self.eod: self.eod_token}
+        return {} if self.eod is None or self.eod_token is None else {self.eod: self.eod_token}
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.encode(text)

@@ -9,6 +9,7 @@ a Ray cluster (`ray_executor.py`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -129,8 +130,13 @@ def _in_this_process(plan: Plan, pieces: Sequence[Piece], report: Report, say: S
     sizes = [sum(unit.size for unit in share(plan.units, part.num_shards, part.shard)) for _, part in pieces]
     done = Progress(sum(sizes))
     for piece in pieces:
-        done = done.plus(write_piece(plan, piece, lambda now, before=done: report(before.plus(now)), say))
+        before = done
+        done = before.plus(write_piece(plan, piece, functools.partial(_report_more, report, before), say))
         yield done
+
+
+def _report_more(report: Report, before: Progress, now: Progress) -> None:
+    report(before.plus(now))
 
 
 def _finished(piece: Piece, say: Say) -> list[Sidecar] | None:
@@ -184,7 +190,7 @@ def _merge(options: PreprocessingOptions, pieces: Sequence[Piece]) -> list[Sidec
             f"{', '.join(lacking)}: made by another machine, and not to be found on this one; --output-prefix must "
             "lie in a folder that all machines share"
         )
-    if not any(read_sidecar(piece.options.prefix(options.json_keys[0])).documents for piece in pieces):
+    if not any(_sidecar(piece.options.prefix(options.json_keys[0])).documents for piece in pieces):
         raise no_document(options)
     with RejectLog(rejects_path(options)) as log:
         for path in (rejects_path(piece.options) for piece in pieces):
@@ -194,4 +200,11 @@ def _merge(options: PreprocessingOptions, pieces: Sequence[Piece]) -> list[Sidec
         log.finish()
     for key in options.json_keys:
         merge_datasets([piece.options.prefix(key) for piece in pieces], options.prefix(key))
-    return [read_sidecar(options.prefix(key)) for key in options.json_keys]
+    return [_sidecar(options.prefix(key)) for key in options.json_keys]
+
+
+def _sidecar(prefix: str) -> Sidecar:
+    """That of a dataset which was just written."""
+    found = read_sidecar(prefix)
+    assert found is not None
+    return found

@@ -40,11 +40,14 @@ def build_tokenizer(data: DataConfig, vocab_size: int | None = None) -> Tokenize
     if kind == "NullTokenizer":
         from contextlm.data.null_tokenizer import NullTokenizer
 
+        assert vocab_size is not None  # here and below: `tokenizer_problems` has asked for it
         return NullTokenizer(vocab_size)
     if kind == "GPT2BPETokenizer":
         from contextlm.data.gpt2_tokenizer import GPT2BPETokenizer
 
+        assert data.vocab_file is not None and data.merge_file is not None
         return GPT2BPETokenizer(Path(data.vocab_file), Path(data.merge_file), data.eod_token)
+    assert data.tokenizer_model is not None
     model = Path(data.tokenizer_model)
     if kind == "SentencePieceTokenizer":
         from contextlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -86,7 +89,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 def _described(description: dict[str, Any], folder: Path) -> tuple[DataConfig, int | None]:
     files = {name: description.get(name) for name in ("tokenizer_model", "vocab_file", "merge_file")}
-    values = {name: str(folder / Path(file).name) for name, file in files.items() if file is not None}
+    values: dict[str, Any] = {name: str(folder / Path(file).name) for name, file in files.items() if file is not None}
     for name in ("tiktoken_pattern", "tiktoken_num_special_tokens"):
         if name in description:
             values[name] = description[name]

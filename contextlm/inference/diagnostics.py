@@ -25,7 +25,8 @@ class Spread:
     """Mean and covariance of vectors [N, H] that come in pieces, for their effective rank."""
 
     def __init__(self) -> None:
-        self.count, self.sum, self.products = 0, 0.0, 0.0
+        self.count = 0
+        self.sum, self.products = torch.zeros(()), torch.zeros(())  # become [H], [H, H]
 
     def add(self, vectors: Tensor) -> None:
         """More of them."""
@@ -105,7 +106,7 @@ def diagnose(
         )
     seen = Chunks()
     losses: dict[str, np.ndarray] = {}
-    for kind in all_fields()["context_control"].choices:
+    for kind in all_fields()["context_control"].choices or ():
         with replaced(examined, seen) if kind == "none" else controlled(examined, kind):
             losses[kind] = _losses(examined, samples, batch_size, max_samples, progress, kind)
     normal_BS = losses["none"]

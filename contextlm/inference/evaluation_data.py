@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def chosen_split(examined: Subject, data_path: Sequence[str] | None, shares: str
         if data_path is None:
             raise UserError(f"--data-path is missing: {examined.folder} does not say what it was trained on")
         config = configuration(examined.folder)
-    given = {"data_path": data_path and tuple(data_path), "split": shares}
+    given: dict[str, Any] = {"data_path": data_path and tuple(data_path), "split": shares}
     if any(given.values()):  # in place of what the training had for each split
         given |= {"train_data_path": (), "valid_data_path": (), "test_data_path": ()}
     data = dataclasses.replace(config.data, **{key: value for key, value in given.items() if value is not None})

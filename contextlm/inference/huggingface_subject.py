@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,7 +61,7 @@ def foreign_code(examined: Subject) -> Subject:
     if reference is None:
         raise UserError(f"--trust-remote-code: {folder} carries no code of its own; leave it out")
     try:
-        model_class = get_class_from_dynamic_module(reference, str(folder), local_files_only=True)
+        model_class: Any = get_class_from_dynamic_module(reference, str(folder), local_files_only=True)
         model = model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except Exception as error:  # whatever that code does
         raise UserError(f"--trust-remote-code: the code of {folder} fails: {error!r}") from error

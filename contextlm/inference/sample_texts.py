@@ -17,7 +17,8 @@ def sample_texts(folder: Path, number: int, num_tokens: int) -> list[str]:
     """
     with subject(folder) as examined:
         ends = examined.document_ends
-        if examined.trainer is not None and not ends.matter_to_layers:  # else only the trainer's model knows them
+        # If they matter to layers only the trainer's model knows them.
+        if examined.trainer is not None and ends is not None and not ends.matter_to_layers:
             examined = twin(examined.trainer)
         decode = examined.tokenizer.decode
         return [

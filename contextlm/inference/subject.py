@@ -85,7 +85,7 @@ class Subject:
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.named_parameters()):
             digest.update(name.encode())
-            digest.update(weight.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+            digest.update(weight.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def identity(self) -> dict[str, Any]:

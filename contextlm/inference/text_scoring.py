@@ -84,7 +84,8 @@ def score_documents(
             sizes.append(document.num_bytes)
     if not counts:
         raise UserError("the texts hold no token to predict; give longer ones")
-    return loss_measures(losses, counts, None if None in sizes else sizes)
+    known = [size for size in sizes if size is not None]
+    return loss_measures(losses, counts, known if len(known) == len(sizes) else None)
 
 
 def score_last_words(

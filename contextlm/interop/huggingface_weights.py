@@ -42,7 +42,7 @@ def from_huggingface(model_type: str, weights: Mapping[str, Tensor], config: Con
     if not config.model.untie_embeddings_and_output_weights:
         output, embedding = (given.get(name) for name in _OUTPUT_AND_EMBEDDING[model_type])
         given.pop(_OUTPUT_AND_EMBEDDING[model_type][0], None)
-        if None not in (output, embedding) and not torch.equal(weights[output], weights[embedding]):
+        if output is not None and embedding is not None and not torch.equal(weights[output], weights[embedding]):
             raise UserError(f"{output} differs from {embedding}: an output layer of its own has no place in this model")
     _check({name.huggingface for name in names}, set(given))
     for name in names:

@@ -9,7 +9,7 @@ import dataclasses
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,9 @@ from contextlm.interop.loaded_huggingface import CONFIG, check_shapes, load_mode
 from contextlm.interop.safetensors_folder import WeightFiles, find_weights
 from contextlm.interop.tokenizer_files import folder_tokenizer
 from contextlm.interop.weight_names import VOCABULARY
+
+if TYPE_CHECKING:
+    from megatron.core.transformer.module import MegatronModule
 
 # Rows that a vocabulary may have beyond the tokenizer's ids: padding to a multiple of 128 for 8 tensor-parallel ranks.
 _MAX_PADDING = 1024
@@ -91,7 +94,7 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_rows: int) -> None
         )
 
 
-def _fill(model: torch.nn.Module, weights: WeightFiles, kind: str, config: Config, vocab_size: int) -> None:
+def _fill(model: MegatronModule, weights: WeightFiles, kind: str, config: Config, vocab_size: int) -> None:
     """Copy the weights tensor by tensor; rows of padding become 0."""
     parts = model.sharded_state_dict(metadata={"non_homogeneous_layers": True})
     ours = {part.key: part.data for part in parts.values()}

@@ -112,7 +112,7 @@ def _sentencepiece(tokenizer: Tokenizer) -> Any:
         if not (model.is_control(i) or model.is_unknown(i) or model.is_byte(i))
     ]
     if all(score == round(score) for score in ordinary):  # BPE's scores are minus the order of its merges
-        kind = tokenizers.models.BPE(
+        kind: Any = tokenizers.models.BPE(
             vocab={piece: i for i, (piece, _) in enumerate(pieces)},
             merges=_merges(pieces),
             unk_token=pieces[unknown][0],

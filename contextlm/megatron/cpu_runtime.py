@@ -15,7 +15,7 @@ import importlib
 import inspect
 import logging
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -156,14 +156,14 @@ def install() -> None:
         module = importlib.import_module(f"megatron.core.{module_name}")
         for qualified_name, count in functions.items():
             _mend(reduce(getattr, qualified_name.split("."), module), count)
-    random = importlib.import_module("megatron.core.tensor_parallel.random")
+    random: Any = importlib.import_module("megatron.core.tensor_parallel.random")
     random._get_cuda_rng_state = _get_rng_state
     random._set_cuda_rng_state = _set_rng_state
     # The tracker expects that forking CUDA's generator leaves the CPU's alone; here they are one.
     logging.getLogger(random.__name__).addFilter(
         lambda record: not record.getMessage().startswith("CPU RNG state changed")
     )
-    module = importlib.import_module("megatron.core.transformer.module")
+    module = cast(Any, importlib.import_module("megatron.core.transformer.module"))
     # These tuples were built from torch.cuda's types when the module was imported.
     module._FLOAT_TYPES, module._HALF_TYPES = (torch.FloatTensor,), (torch.HalfTensor,)
     module._BF16_TYPES = (torch.BFloat16Tensor,)

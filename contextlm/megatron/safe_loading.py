@@ -143,6 +143,6 @@ def install() -> None:
     ):
         if piece not in inspect.getsource(function):
             raise SourceChanged(f"{function.__qualname__}: is this mend still needed?")
-    FileSystemReader.read_metadata = _read_metadata
-    DefaultLoadPlanner.load_bytes = _load_bytes
+    FileSystemReader.read_metadata = _read_metadata  # type: ignore[method-assign]
+    DefaultLoadPlanner.load_bytes = _load_bytes  # type: ignore[method-assign]
     TorchCommonLoadStrategy.load_common = lambda self, checkpoint_dir: read_common(Path(checkpoint_dir))

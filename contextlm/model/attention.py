@@ -68,9 +68,12 @@ class ScaledDotProductAttention(MegatronModule):
         # whole block draws from the rank's own generator; a recomputation would not find it again in a second fork.
         forks = dropout > 0 and not self.config.sequence_parallel
         own_generator = get_cuda_rng_tracker().fork() if forks else contextlib.nullcontext()
+        query_BNSD, key_BNSD, value_BNSD = (x_SBND.permute(1, 2, 0, 3) for x_SBND in (query, key, value))
         with own_generator:
             output_BNSD = torch.nn.functional.scaled_dot_product_attention(
-                *(x_SBND.permute(1, 2, 0, 3) for x_SBND in (query, key, value)),
+                query_BNSD,
+                key_BNSD,
+                value_BNSD,
                 attn_mask=None if documents is None else documents.mask_B1SS,
                 dropout_p=dropout,
                 is_causal=documents is None,

@@ -62,7 +62,7 @@ class ContextHead(MegatronModule):
             device = None if config.use_cpu_initialization else torch.cuda.current_device()
             self.gate = torch.nn.Parameter(torch.zeros(size, dtype=config.params_dtype, device=device))
             # It acts on this rank's tokens: the mark has megatron-core sum its gradient over the ranks.
-            self.gate.sequence_parallel = config.sequence_parallel
+            self.gate.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
         if context.context_fusion == "norm_add":
             self.token_norm = build_module(norm, **norm_arguments)
 

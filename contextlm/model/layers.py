@@ -49,7 +49,8 @@ class _WithContextHead:
         pg_collection: ProcessGroupCollection,
         **kwargs: Any,
     ) -> None:
-        super().__init__(config=config, submodules=submodules, pg_collection=pg_collection, **kwargs)
+        # What `super` is depends on the layer class that this is mixed into.
+        super().__init__(config=config, submodules=submodules, pg_collection=pg_collection, **kwargs)  # type: ignore[call-arg]
         self.context_head = ContextHead(config, context, predictor_layer, norm, pg_collection)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -62,5 +63,5 @@ class TransformerLayerWithContext(_WithContextHead, TransformerLayer):
     """GPT-2's layer behind a context head."""
 
 
-class ParallelResidualLayerWithContext(_WithContextHead, ParallelResidualLayer):
+class ParallelResidualLayerWithContext(_WithContextHead, ParallelResidualLayer):  # type: ignore[misc]
     """GPT-NeoX's layer behind a context head."""

@@ -85,5 +85,5 @@ class DocumentEnds:
         """The micro-batch of samples on the host, [B, S + 1]."""
         tokens = samples.to(device, non_blocking=True)
         inputs_BS, labels_BS = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        scored_BS = inputs_BS != self.eod if self.eod_mask_loss else None
+        scored_BS = inputs_BS.ne(self.eod) if self.eod_mask_loss and self.eod is not None else None
         return TokenBatch(self.inputs(samples[:, :-1], inputs_BS), labels_BS, scored_BS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def attend(
 
 
 @functools.cache
-def kernel() -> Callable[..., Tensor] | None:
+def kernel() -> Callable[..., Any] | None:
     """torch's `varlen_attn`; None where it is missing, or older than the arguments that it is called with."""
     try:
         from torch.nn.attention.varlen import varlen_attn

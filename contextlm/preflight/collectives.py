@@ -52,7 +52,7 @@ def check(process: Runtime, layout: Layout) -> Heard | None:
     if everyones := sorted({problem for problems in found for problem in problems}):
         raise Fault("; ".join(everyones), f"{_REMEDY}; a device or a cable may be broken")
     began = time.perf_counter()
-    _sum("all ranks", torch.distributed.group.WORLD, process)
+    _sum("all ranks", groups["all ranks"], process)
     return Heard(process.world_size, time.perf_counter() - began)
 
 

@@ -96,8 +96,8 @@ def continued(config: Config) -> tuple[Path | None, dict[str, Any]]:
         return None, {}
     try:
         # All of its files are looked at later, by all ranks together.
-        look = {"damage": manifest.incomplete, "may_fall_back": given.load_fallback}
-        folder = choose(checkpoint_folder.candidates(source), lambda line: None, **look)
+        found = checkpoint_folder.candidates(source)
+        folder = choose(found, lambda line: None, damage=manifest.incomplete, may_fall_back=given.load_fallback)
         if folder is None:
             return None, {}
         load_config(folder / checkpoint_folder.CONFIG_FILE)

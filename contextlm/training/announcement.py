@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from megatron.core.optimizer import Adam
@@ -12,6 +12,7 @@ from contextlm.config.batch_ramp import samples_after
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.data_table import Taken, data_table
+from contextlm.data.samples import SourcedSamples
 from contextlm.model import transformer_engine
 from contextlm.model.backends import choose_backend
 from contextlm.training.evaluation import evaluated_samples
@@ -50,7 +51,8 @@ def _splits(run: Run) -> Iterator[tuple[str, Taken]]:
     if data.train is not None and not training.skip_train:
         yield "training", Taken(data.train, samples_after(run.config, run.runtime.world_size, run.num_iterations))
     num_iters = None if training.full_validation else training.eval_iters
-    for name, samples in (data.validation_sets or {"validation": data.validation}).items():
+    sets: Mapping[str, SourcedSamples | None] = data.validation_sets or {"validation": data.validation}
+    for name, samples in sets.items():
         if samples is not None:
             yield name, Taken(samples, evaluated_samples(run, samples, num_iters), again=True)
     if data.test is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from contextlm.checkpoints import loading
 from contextlm.data.samples import Samples
 from contextlm.errors import UserError
@@ -37,11 +39,9 @@ def evaluate_validation(run: Run, metrics: Metrics) -> float | None:
     """
     training = run.config.training
     num_iters = None if training.full_validation else training.eval_iters
-    sets = {f"validation/{name}": samples for name, samples in run.datasets.validation_sets.items()}
-    found = [
-        _evaluate(run, metrics, name, samples, num_iters)
-        for name, samples in (sets or {"validation": run.datasets.validation}).items()
-    ]
+    several = {f"validation/{name}": samples for name, samples in run.datasets.validation_sets.items()}
+    sets: Mapping[str, Samples | None] = several or {"validation": run.datasets.validation}
+    found = [_evaluate(run, metrics, name, samples, num_iters) for name, samples in sets.items()]
     losses = [loss for loss in found if loss is not None]
     return sum(losses) / len(losses) if len(losses) == len(found) else None
 

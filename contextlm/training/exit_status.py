@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -88,7 +89,7 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
         with open(path, "x") as file:
             json.dump(record, file)
             file.write("\n")
-        if what := _EVENTS.get(record["status"]):
+        if what := _EVENTS.get(cast(int, record["status"])):
             events.append(output_dir, what, **record)
     except FileExistsError:
         return

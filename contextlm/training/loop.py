@@ -56,8 +56,10 @@ def pretrain(config: Config, preflight_only: bool = False) -> int:
                 from contextlm.training.train import train
 
                 run = setup(config, process, layout, passed.tokenizer, passed.datasets, where)
-                signal_name = evaluate_only(run) if config.training.skip_train else train(run)
-                return 0 if signal_name is None else exit_status.PREEMPTED
+                if config.training.skip_train:
+                    evaluate_only(run)
+                    return 0
+                return 0 if train(run) is None else exit_status.PREEMPTED
 
 
 def _first_samples(config: Config, first: int) -> range:

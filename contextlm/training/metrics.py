@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 
 from contextlm.analysis.measures import Evaluation
+from contextlm.data.loader import Stream
 from contextlm.training.clock import Clock, Mark, seconds_between
 from contextlm.training.log_line import evaluation_line, log_line
 from contextlm.training.metrics_file import MetricsFile
@@ -24,7 +24,7 @@ from contextlm.training.own_work import OwnWork, SlowRank
 from contextlm.training.progress_bar import ProgressBar
 from contextlm.training.setup import Run
 from contextlm.training.skipping import Why
-from contextlm.training.step import Batches, StepResult
+from contextlm.training.step import StepResult
 from contextlm.training.throughput import Throughput
 from contextlm.training.trackers import Trackers
 from contextlm.training.whereabouts import LOG_LINE
@@ -112,11 +112,11 @@ class Metrics:
         is_there = self.run.config.output_dir is None or split in self.known_splits
         return is_there and self.run.progress.iteration == self.continued_at
 
-    def timed(self, batches: Batches) -> Batches:
+    def timed(self, batches: Stream | None) -> Stream | None:
         """The same micro-batches; the time that the loop waits for them is counted."""
         return None if batches is None else self._timed(batches)
 
-    def _timed(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _timed(self, batches: Stream) -> Stream:
         try:
             while True:
                 began = time.perf_counter()
@@ -126,7 +126,7 @@ class Metrics:
                     return
                 yield batch
         finally:
-            batches.close()  # type: ignore[attr-defined]
+            batches.close()
 
     def record(self, result: StepResult) -> None:
         """Keep one iteration's values until the next log line."""

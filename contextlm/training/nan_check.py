@@ -84,8 +84,8 @@ class NanCheck:
 
     def _fault(self, results: dict[int, StepResult], skipped: dict[int, Why]) -> str | None:
         """What is too much, if anything is."""
-        all_overflow = self._least_scale is not None and list(skipped.values()) == [Why.OVERFLOW] * max(len(results), 1)
-        if all_overflow and float(results[min(results)].loss_scale) <= self._least_scale:
+        least, all_overflow = self._least_scale, list(skipped.values()) == [Why.OVERFLOW] * max(len(results), 1)
+        if least is not None and all_overflow and float(results[min(results)].loss_scale) <= least:
             return f"iteration {min(results)}: {_LEAST_SCALE}"
         bad = [n for n, why in skipped.items() if why.is_nan]
         if bad and self._on_nan != "skip":

@@ -21,7 +21,7 @@ from contextlm.config.batch_ramp import batch_size_at, num_iterations, with_batc
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
-from contextlm.data.loader import micro_batches
+from contextlm.data.loader import Stream, micro_batches
 from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.model.builder import build_model
@@ -123,14 +123,15 @@ class Run:
 
     def micro_batches(
         self,
-        samples: Samples,
+        samples: Samples | None,
         first_sample: int,
         num_microbatches: int | Callable[[int], int],
         last_sample: int | None = None,
-    ) -> Iterator[torch.Tensor] | None:
+    ) -> Stream | None:
         """This rank's micro-batches [B, S + 1] from `first_sample` on; None on a stage that needs none."""
         if not any(self.parts_that_read):
             return None
+        assert samples is not None  # a run without any does not begin
         return micro_batches(
             samples,
             first_sample,

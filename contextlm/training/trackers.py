@@ -124,8 +124,9 @@ class RunName:
     def __init__(self, config: Config, iteration: int | None, place: str) -> None:
         self.place = place
         self.path = None if config.output_dir is None or iteration is None else Path(config.output_dir, "trackers.json")
-        has_names = self.path is not None and self.path.exists()
-        self.all: dict[str, str] = json.loads(self.path.read_text()) if has_names else {}
+        self.all: dict[str, str] = {}
+        if self.path is not None and self.path.exists():
+            self.all = json.loads(self.path.read_text())
         self.known = self.all.get(place) if iteration else None
 
     def keep(self, name: str) -> None:

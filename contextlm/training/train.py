@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from contextlm.checkpoints import loading, save_lock
 from contextlm.checkpoints.saving import Saving, save_config
+from contextlm.data.loader import Stream
 from contextlm.parallel.agreement import Agreement
 from contextlm.training import events, replicas
 from contextlm.training.announcement import announcement
@@ -15,7 +16,7 @@ from contextlm.training.metrics import Metrics
 from contextlm.training.nan_check import NanCheck
 from contextlm.training.profiling import Profile
 from contextlm.training.setup import Run
-from contextlm.training.step import Batches, train_step
+from contextlm.training.step import train_step
 from contextlm.training.stopping import Stopping
 
 
@@ -86,13 +87,13 @@ def _train(run: Run, metrics: Metrics, profile: Profile, collect_garbage: Callab
     return stopping.signal_name
 
 
-def _batches(run: Run, metrics: Metrics) -> Batches:
+def _batches(run: Run, metrics: Metrics) -> Stream | None:
     """The micro-batches of the next iteration and on."""
     samples, first = run.datasets.train, run.progress.consumed_samples
     return metrics.timed(run.micro_batches(samples, first, run.num_microbatches_at))
 
 
-def _close(batches: Batches) -> None:
+def _close(batches: Stream | None) -> None:
     """Stop reading ahead."""
     if batches is not None:
         batches.close()

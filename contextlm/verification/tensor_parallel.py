@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,9 @@ from contextlm.inference.predictions import open_gate
 from contextlm.inference.subject import Subject, configuration
 from contextlm.verification.proof import ROUNDING, Proof
 from contextlm.verification.random_texts import random_ids
+
+if TYPE_CHECKING:
+    from megatron.core.transformer.module import MegatronModule
 
 SIZE = 2
 _CLAIM = "tensor parallel over 2 = 1 process"
@@ -76,7 +80,7 @@ def split_logits(folder: str, tokens: list[list[int]], vocab_size: int) -> Tenso
         return torch.cat(parts, dim=-1)[..., :vocab_size].float()
 
 
-def _fill_slices(model: torch.nn.Module, folder: Path, config: Config) -> None:
+def _fill_slices(model: MegatronModule, folder: Path, config: Config) -> None:
     """Give this rank its slices of a Hugging Face folder's weights."""
     from contextlm.interop.huggingface_weights import from_huggingface
     from contextlm.interop.loaded_huggingface import read_config

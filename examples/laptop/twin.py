@@ -1,7 +1,7 @@
 """The laptop twin of a run: the same options and the same layout, the model shrunk in width and depth.
 
-The number of attention heads stays, so what a layout demands of it is demanded of the twin. Read next: `run.py`, which
-trains it.
+The number of attention heads stays, so what a layout demands of it is demanded of the twin. Read next: `rehearse.py`,
+which trains it.
 """
 
 from __future__ import annotations

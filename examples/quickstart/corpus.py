@@ -46,6 +46,7 @@ def _heading(node: ast.AST, name: str) -> str:
         return f"module {name}"
     if isinstance(node, ast.ClassDef):
         return f"class {name}"
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     return f"{name}({ast.unparse(node.args)})"
 
 

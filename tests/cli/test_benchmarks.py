@@ -133,7 +133,7 @@ def test_the_interval_holds_the_median_as_often_as_it_says(benchmark):
 
 
 def test_steps_take_turns(benchmark):
-    order = []
+    order: list[str] = []
     steps = {name: functools.partial(order.append, name) for name in "abc"}
     seconds = benchmark("rounds").seconds_by_round(steps, 2, lambda: 10 ** len(order))
     assert "".join(order) == "abcabc"

@@ -27,6 +27,7 @@ def status(program, *arguments: object) -> int:
     try:
         return program.main([str(argument) for argument in arguments])
     except SystemExit as end:
+        assert isinstance(end.code, int)
         return end.code
 
 

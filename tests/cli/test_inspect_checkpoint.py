@@ -31,6 +31,7 @@ def inspect(capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit) as left:
             main([str(word) for word in words])
         printed = capsys.readouterr()
+        assert isinstance(left.value.code, int)
         return left.value.code, printed.out, printed.err
 
     return inspect

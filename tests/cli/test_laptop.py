@@ -89,7 +89,7 @@ def test_mistakes_are_those_of_the_run() -> None:
 def test_a_twin_that_did_not_do_all_has_not_passed(
     losses: list[float], layouts: tuple[str, str], complaint: str | None, tmp_path: Path
 ) -> None:
-    program = spec_from_file_location("laptop", ROOT / "examples" / "laptop" / "run.py")
+    program = spec_from_file_location("laptop", ROOT / "examples" / "laptop" / "rehearse.py")
     assert program is not None and program.loader is not None
     program.loader.exec_module(laptop := module_from_spec(program))
     lines = [json.dumps({"iteration": step, "lm_loss": loss}) + "\n" for step, loss in enumerate(losses, 1)]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from contextlm.data.byte_tokenizer import ByteTokenizer
 from contextlm.data.indexed import IndexedDataset
 from contextlm.data.indexed_writer import IndexedWriter
-from contextlm.data.preprocessing import PreprocessingOptions, preprocess
+from contextlm.data.preprocessing import PreprocessingOptions, Progress, preprocess
 from contextlm.data.sidecar import read_sidecar
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     """A tokenizer trained on the text, the text tokenized with it by two processes, and read back."""
     texts = [f"document {i}\n\n  of the corpus, café number {i * i}\n" for i in range(400)]
     corpus = write_lines(tmp_path / "corpus.jsonl", *[{"text": text} for text in texts])
-    flags = ("--input", corpus, "--output-prefix")
+    flags: tuple[object, ...] = ("--input", corpus, "--output-prefix")
     trained = run("train_tokenizer.py", *flags, tmp_path / "tok", "--vocab-size", 330, "--model-type", "bpe")
     assert trained.returncode == 0, trained.stderr
     again = run("train_tokenizer.py", *flags, tmp_path / "tok2", "--vocab-size", 330, "--model-type", "bpe")
@@ -146,6 +147,10 @@ def test_bytes_that_are_not_utf8(tmp_path: Path, preprocess_main) -> None:
     assert status == 1 and ":2: not valid UTF-8" in err
 
 
+def note(seen: list[int], progress: Progress) -> None:
+    seen.append(progress.documents)
+
+
 def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlm.config.schema import DataConfig
     from contextlm.data import preprocessing
@@ -164,7 +169,7 @@ def test_workers_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
             workers=workers,
         )
         seen: list[int] = []
-        progress = preprocess(options, lambda progress, seen=seen: seen.append(progress.documents))
+        progress = preprocess(options, partial(note, seen))
         assert progress.documents == 200 and progress.read_bytes == progress.total_bytes
         assert len(seen) > 20 and seen == sorted(seen)
     for suffix in ("bin", "idx", "json"):

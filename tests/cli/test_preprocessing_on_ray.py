@@ -28,8 +28,8 @@ def cluster() -> Iterator[dict[str, str]]:
     # there are sockets in it.
     folder = tempfile.mkdtemp(prefix="ray")
     ray = str(Path(sys.executable).with_name("ray"))
-    options = ("--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block")
-    options = (*options, f"--temp-dir={folder}")
+    options = ["--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block"]
+    options.append(f"--temp-dir={folder}")
     with open(Path(folder, "log"), "wb") as log:
         head = subprocess.Popen(
             [ray, "start", *options], stdout=log, stderr=log, env=environment(), start_new_session=True

@@ -20,6 +20,7 @@ PP2 = ("--pipeline-model-parallel-size", "2", "--hidden-dropout", "0.1")
 
 def replayed(arguments: list[str]) -> tuple[Any, str, str]:
     """The tool's exit status, 0 or what it exits with, and what it prints and tells of errors; run by the pool."""
+    status: Any
     printed, told, status = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
         try:

@@ -54,8 +54,7 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
 def test_eval_iters_0_never_evaluates(data: Path, twenty_steps: Path, tmp_path: Path) -> None:
     """In a run that saves no checkpoint, but keeps its metrics and its configuration."""
     words = (*SMALL, "--data-path", str(data), "--output-dir", str(tmp_path), "--train-iters", "2")
-    words += ("--eval-interval", "1", "--eval-iters", "0")
-    done = run("pretrain_contextlm.py", *words)
+    done = run("pretrain_contextlm.py", *words, "--eval-interval", "1", "--eval-iters", "0")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.yaml",

@@ -94,10 +94,10 @@ def test_two_hosts_train_and_one_that_must_go_takes_both_along(data: Path, tmp_p
         wait_for_steps(run, 2, *launchers)
         launchers[1].send_signal(signal.SIGTERM)
         statuses = [launcher.wait(timeout=120) for launcher in launchers]
-    logs = [(tmp_path / f"log{rank}").read_text() for rank in (0, 1)]
-    assert statuses == [75, 75], logs
-    for log in logs:
-        assert log.splitlines()[-1] == "rank 0: SIGTERM: saved, to be continued"
+    said = [(tmp_path / f"log{rank}").read_text() for rank in (0, 1)]
+    assert statuses == [75, 75], said
+    for text in said:
+        assert text.splitlines()[-1] == "rank 0: SIGTERM: saved, to be continued"
     step = len(losses(run))
     record = json.loads((run / f"iter_{step:07d}" / "run.json").read_text())
     assert record["layout"].startswith("TP 1 x PP 2 x DP 1")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -76,14 +78,16 @@ def _of_one(counts: Counter[Message], num_microbatches: int) -> Counter[Message]
     return Counter({message: count // num_microbatches for message, count in counts.items()})
 
 
-def exchange_tokens(run: Any) -> None:
-    """Sabotage: the gradient of the predictions is summed over the ranks after it has been spread to their tokens."""
+def _fused_late(fuse: Callable[..., Tensor], hidden_TBH: Tensor, guidance_TBH: Tensor) -> Tensor:
     from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
 
+    return fuse(hidden_TBH, copy_to_tensor_model_parallel_region(guidance_TBH))
+
+
+def exchange_tokens(run: Any) -> None:
+    """Sabotage: the gradient of the predictions is summed over the ranks after it has been spread to their tokens."""
     from contextlm.model.context_head import heads
 
     for head in heads(run.language_model):
         fuse, head.exchange.to_every_part = head._fuse, lambda prediction_CBH: prediction_CBH
-        head._fuse = lambda hidden_TBH, guidance_TBH, fuse=fuse: fuse(
-            hidden_TBH, copy_to_tensor_model_parallel_region(guidance_TBH)
-        )
+        head._fuse = partial(_fused_late, fuse)

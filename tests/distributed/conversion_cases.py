@@ -6,7 +6,7 @@ import contextlib
 import json
 import resource
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ def _sabotaged(fault: str | None):
                 is_qkv = "qkv" in name or "c_attn.weight" in name or "query_key" in name
                 yield name, value.roll(16, dims=-1 if "c_attn" in name else 0) if is_qkv else value
 
-        export_huggingface.to_huggingface = wrong
+        cast(Any, export_huggingface).to_huggingface = wrong
         try:
             yield
         finally:

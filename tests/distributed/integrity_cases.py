@@ -21,7 +21,7 @@ def load_each(folders: list[str], values: dict[str, Any]) -> list[tuple[str, lis
     results = []
     with small_run("gpt2", **BATCH, **values) as run:
         for folder in folders:
-            given, said, problem = replace(run.config.checkpoint, load=folder), [], ""
+            given, said, problem = replace(run.config.checkpoint, load=folder), list[str](), ""
             try:
                 loading.load(replace(run, config=replace(run.config, checkpoint=given)), said.append)
             except UserError as error:

@@ -30,7 +30,7 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
         self.holders: Counter[int] = Counter()
         self.now = self.most = 0
 
-    def __enter__(self) -> SavedTensors:
+    def __enter__(self) -> SavedTensors:  # type: ignore[override]
         super().__enter__()
         return self
 

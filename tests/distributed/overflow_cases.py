@@ -35,7 +35,7 @@ def overflow(values: dict[str, Any], rank: int, alone: bool = False) -> tuple[li
     from contextlm.training import replicas, step
 
     fp16 = {"fp16": True, "initial_loss_scale": SCALE, "hysteresis": 1, "micro_batch_size": 2, "global_batch_size": 4}
-    compute_gradients, done = step.compute_gradients, []
+    compute_gradients, done = step.compute_gradients, list[Iteration]()
 
     def with_an_inf(run: Any, *arguments: Any) -> Any:
         sums = compute_gradients(run, *arguments)

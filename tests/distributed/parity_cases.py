@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def parity_logits(layout: Layout, config: Config, weights: Mapping[str, Tensor],
     return logits[..., :VOCAB_SIZE]
 
 
-def load_whole(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_whole(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Give this rank's part of a model its slices of whole tensors, as a checkpoint would.
 
     Every weight of the model must be in `weights`; rows of padding become 0.

@@ -64,7 +64,7 @@ CASES = (
 )
 _chance = random.Random(0)
 PRODUCT = [
-    Row(*case, _chance.choice((0, 2)), _chance.choice(FUSIONS))
+    Row._make((*case, _chance.choice((0, 2)), _chance.choice(FUSIONS), 0.0))
     for case in itertools.product(BACKBONES, WIDE_LAYOUTS, RECOMPUTES, ("fp32", "bf16"), (0.0, 0.1))
 ]
 
@@ -73,7 +73,7 @@ class Measurements:
     """What rows keep, each measured when it is first asked for."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.known = pool, {}
+        self.pool, self.known = pool, dict[Row, Any]()
 
     def get(self, row: Row) -> tuple[int, int]:
         """Bytes that a forward pass keeps, and the most at once until its backward pass ends."""

@@ -28,7 +28,7 @@ class Runs:
     """Traffic of configurations, each measured once."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.known = pool, {}
+        self.pool, self.known = pool, dict[Any, Any]()
 
     def get(self, layout: str, recompute: str = "nothing", backbone: str = "gpt2", **values: Any) -> list[Traffic]:
         """By rank."""

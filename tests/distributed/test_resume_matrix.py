@@ -56,7 +56,7 @@ class Saved:
     """Checkpoints of three iterations from random weights, and the losses of the three that would have followed."""
 
     def __init__(self, pool: Pool, folder: Path) -> None:
-        self.pool, self.folder, self.known = pool, folder, {}
+        self.pool, self.folder, self.known = pool, folder, dict[Any, Any]()
 
     @functools.cached_property
     def begin(self) -> str:

@@ -26,7 +26,7 @@ def losses(pool: Pool, tmp_path: Path):
         (found,) = pool.run(train, 1, folder=folder, steps=steps, values=VALUES | values)
         return found
 
-    run.folder = tmp_path
+    vars(run)["folder"] = tmp_path
     return run
 
 

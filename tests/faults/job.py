@@ -44,7 +44,8 @@ class Job:
         torchrun: int | None = None,
         like_a_user: bool = False,
     ) -> None:
-        self.log, self._status = log, None
+        self.log = log
+        self._status: int | None = None
         self._said_before = len(self._all_said())
         self._ranks: list[int] | None = None
         if torchrun is None:

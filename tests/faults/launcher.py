@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch.distributed import TCPStore
 
@@ -128,7 +128,7 @@ def _be_a_rank(words: Sequence[str], rank: int, count: int, sabotage: dict[str, 
     except BaseException:
         traceback.print_exc()
     finally:
-        threading._shutdown()  # as a program does: wait for threads, then its last words
+        cast(Any, threading)._shutdown()  # as a program does: wait for threads, then its last words
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.faults.controls import CONTROLS
 
@@ -130,7 +130,7 @@ def nan_gradient(tell: Callable[[], None], iteration: int, keeps_on: bool = Fals
 
         return forward
 
-    step._forward_step = sabotaged
+    cast(Any, step)._forward_step = sabotaged
 
 
 def sleep(tell: Callable[[], None], iteration: int, seconds: float, holds_gil: bool = False) -> None:
@@ -148,7 +148,7 @@ def sleep(tell: Callable[[], None], iteration: int, seconds: float, holds_gil: b
                 time.sleep(seconds)
         return original(run, batches)
 
-    train.train_step = sabotaged
+    cast(Any, train).train_step = sabotaged
 
 
 def pace(tell: Callable[[], None], seconds: float) -> None:
@@ -162,7 +162,7 @@ def pace(tell: Callable[[], None], seconds: float) -> None:
         time.sleep(seconds)
         return original(run, batches)
 
-    train.train_step = sabotaged
+    cast(Any, train).train_step = sabotaged
 
 
 def failing_thread(tell: Callable[[], None], sample: int) -> None:

@@ -62,4 +62,6 @@ class CheckpointConfig:
     @property
     def resumes_itself(self) -> bool:
         """Whether --load and --save name one folder: resume if there is a checkpoint, else start fresh."""
-        return None not in (self.load, self.save) and os.path.realpath(self.load) == os.path.realpath(self.save)
+        if self.load is None or self.save is None:
+            return False
+        return os.path.realpath(self.load) == os.path.realpath(self.save)

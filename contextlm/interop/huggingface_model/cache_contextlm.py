@@ -31,6 +31,12 @@ class Slots:
     def __init__(self) -> None:
         self.data: Tensor | None = None
 
+    @property
+    def held(self) -> Tensor:
+        """The tensor; something must have been written."""
+        assert self.data is not None
+        return self.data
+
     def write(self, values: Tensor, rows: Tensor, numbers: Tensor, end: int, num_rows: int) -> None:
         """Put `values[i, ...]` at `[rows[i], numbers[i]]`, where the two index tensors broadcast.
 
@@ -41,13 +47,13 @@ class Slots:
             num_rows: B.
         """
         self._make_room(values, values.shape[rows.dim() :], end, num_rows)
-        self.data[rows, numbers] = values
+        self.held[rows, numbers] = values
 
     def write_all(self, values: Tensor, first: int) -> None:
         """Put `values` [B, T, ...] at the numbers from `first` on, in every row."""
         end = first + values.shape[1]
         self._make_room(values, values.shape[2:], end, values.shape[0])
-        self.data[:, first:end] = values
+        self.held[:, first:end] = values
 
     def _make_room(self, like: Tensor, shape: torch.Size, end: int, num_rows: int) -> None:
         room = 0 if self.data is None else self.data.shape[1]
@@ -56,8 +62,8 @@ class Slots:
             if self.data is not None:
                 grown[:, :room] = self.data
             self.data = grown
-        elif self.data.requires_grad or (like.requires_grad and torch.is_grad_enabled()):
-            self.data = self.data.clone()  # autograd may still need what was read before
+        elif self.held.requires_grad or (like.requires_grad and torch.is_grad_enabled()):
+            self.data = self.held.clone()  # autograd may still need what was read before
 
     def select(self, rows: Tensor) -> None:
         """Become the given rows of itself."""
@@ -137,7 +143,7 @@ class ContextCache(DynamicCache):
         found = []
         for slots, new in zip(self.predictor[layer], (keys_RDNd, values_RDNd), strict=True):
             end = self.write_chunks(slots, new.transpose(1, 2), rows, first)
-            whole = slots.data[:, :end] if len(rows) == slots.data.shape[0] else slots.data[rows, :end]
+            whole = slots.held[:, :end] if len(rows) == slots.held.shape[0] else slots.held[rows, :end]
             found.append(whole.transpose(1, 2))
         return found[0], found[1]
 
@@ -146,7 +152,7 @@ class ContextCache(DynamicCache):
 
         A row that finishes fewer chunks than N leaves a wrong entry, which no token reads, until the chunk is finished.
         """
-        count, num_rows = new_RN.shape[1], self.states.data.shape[0]
+        count, num_rows = new_RN.shape[1], self.states.held.shape[0]
         end = int(first.max()) + count
         if len(rows) == num_rows and bool((first == first[0]).all()):
             slots.write_all(new_RN, int(first[0]))
@@ -160,18 +166,22 @@ class ContextCache(DynamicCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row b becomes what row `beam_idx[b]` was."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]  # its LongTensor is any tensor of indices
         self._select(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         super().batch_select_indices(indices)
-        self._select(torch.arange(len(self.lengths), device=indices.device)[indices])
+        self._select(torch.arange(self._num_rows, device=indices.device)[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row becomes `repeats` rows."""
         super().batch_repeat_interleave(repeats)
-        self._select(torch.arange(len(self.lengths)).repeat_interleave(repeats))
+        self._select(torch.arange(self._num_rows).repeat_interleave(repeats))
+
+    @property
+    def _num_rows(self) -> int:
+        return 0 if self.lengths is None else len(self.lengths)
 
     def _select(self, rows: Tensor) -> None:
         if self.lengths is None:
@@ -193,15 +203,16 @@ class ContextCache(DynamicCache):
             self.reset()
             return
         super().crop(-num_removed)
-        removed = num_removed
+        removed: Tensor | int = num_removed
         if self.columns_BK is not None:
             removed = self.columns_BK[:, -num_removed:].sum(dim=1).cpu()
             self.columns_BK = self.columns_BK[:, :-num_removed]
+        assert self.lengths is not None
         self.lengths = self.lengths - removed
 
     def reset(self) -> None:
         """Forget everything."""
-        self.__init__()
+        self.__init__()  # type: ignore[misc]  # nobody derives from it
 
 
 def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: ContextCache | None) -> Places:
@@ -217,7 +228,10 @@ def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: Conte
     """
     (num_rows, num_columns), device = hidden_BTH.shape[:2], hidden_BTH.device
     past = 0 if cache is None else cache.get_seq_length()
-    before = torch.zeros(num_rows, dtype=torch.long) if past == 0 else cache.lengths
+    before, columns_BK = torch.zeros(num_rows, dtype=torch.long), None
+    if past > 0:
+        assert cache is not None and cache.lengths is not None
+        before, columns_BK = cache.lengths, cache.columns_BK
     if len(before) != num_rows:
         raise ValueError(f"cache: holds {len(before)} rows, the input has {num_rows}")
     real_BT = None
@@ -237,7 +251,6 @@ def count_tokens(hidden_BTH: Tensor, attention_mask: Tensor | None, cache: Conte
     else:
         numbers_BT = before[:, None].to(device) + steps
     after = before + (num_columns if real_BT is None else real_BT.sum(dim=1).cpu())
-    columns_BK = None if past == 0 else cache.columns_BK
     if columns_BK is not None or real_BT is not None:
         everything = torch.ones(num_rows, past + num_columns, dtype=torch.bool, device=device)
         old = everything[:, :past] if columns_BK is None else columns_BK

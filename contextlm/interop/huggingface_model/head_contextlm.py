@@ -109,11 +109,11 @@ class ContextHead(nn.Module):
             tokens = tokens[:, : count * width]
         elif places.alike:
             begin = int(first[0]) * width
-            tokens = cache.states.data[:, begin : begin + count * width]
+            tokens = cache.states.held[:, begin : begin + count * width]
         else:
             numbers = first[:, None] * width + torch.arange(count * width)
-            numbers = numbers.clamp(max=cache.states.data.shape[1] - 1).to(device)
-            tokens = cache.states.data[rows[:, None].to(device), numbers]
+            numbers = numbers.clamp(max=cache.states.held.shape[1] - 1).to(device)
+            tokens = cache.states.held[rows[:, None].to(device), numbers]
         return tokens.unflatten(1, (count, width))
 
     def _pool(self, tokens_RNWH: Tensor) -> Tensor:

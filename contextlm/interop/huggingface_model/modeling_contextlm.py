@@ -13,7 +13,7 @@ Shapes: B rows, T columns of this call, K columns in all, H hidden.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ _CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else 
 class ContextLMPreTrainedModel(PreTrainedModel):
     """What transformers must know of the two classes below."""
 
+    config: ContextLMConfig
     config_class = ContextLMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -45,8 +46,8 @@ class ContextLMPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
         if isinstance(module, ContextHead) and hasattr(module, "gate"):
             nn.init.zeros_(module.gate)
 
@@ -69,9 +70,9 @@ class ContextLMModel(ContextLMPreTrainedModel):
         """The token embedding."""
         return self.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        self.embed_tokens = value
+        self.embed_tokens = cast(nn.Embedding, value)
 
     @can_return_tuple
     def forward(
@@ -125,10 +126,11 @@ class ContextLMModel(ContextLMPreTrainedModel):
         output_hidden_states = (
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
+        kept: dict[str, Any] = {_CACHE: cache if use_cache else None}
         return BaseModelOutputWithPast(
             last_hidden_state=hidden,
             hidden_states=(*states, hidden) if output_hidden_states else None,
-            **{_CACHE: cache if use_cache else None},
+            **kept,
         )
 
     def _run(
@@ -174,7 +176,7 @@ class ContextLMForCausalLM(ContextLMPreTrainedModel, GenerationMixin):
         """The token embedding."""
         return self.model.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
         self.model.embed_tokens = value
 

@@ -14,7 +14,7 @@ def write_run(folder: Path, *, chunk_size: int = 4, iterations: int = 60, floor:
     """A run that was stopped half way and continued in another layout."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(chunk_size + seed)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for iteration in range(1, iterations + 1):
         loss = floor + 3 * float(np.exp(-iteration / 15)) + 0.05 * float(rng.normal())
         lines.append(

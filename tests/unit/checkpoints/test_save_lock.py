@@ -195,7 +195,7 @@ def test_a_claim_that_a_dead_process_left_keeps_nobody_out(tmp_path: Path) -> No
     dead = killed_owner(tmp_path)
     known = (tmp_path / save_lock.LOCK_FILE).read_text()
     with pytest.raises(KeyError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock_files, "read", lambda _: {}["died here"])
+        patch.setattr(lock_files, "read", lambda _: dict[str, str]()["died here"])
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         lock_files.replace(tmp_path / save_lock.LOCK_FILE, known, known)
     assert len(list(tmp_path.glob("*.claim"))) == 1

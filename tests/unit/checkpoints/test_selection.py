@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,11 +51,11 @@ def root(written: Path, tmp_path: Path) -> Path:
     return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
-def chosen(root: Path, **options: bool) -> tuple[str | None, list[str]]:
+def chosen(root: Path, **options: Any) -> tuple[str | None, list[str]]:
     """The name of the checkpoint, and what is said."""
     said: list[str] = []
     folder = choose(candidates(root), said.append, **options)
-    return folder and folder.name, said
+    return None if folder is None else folder.name, said
 
 
 def test_the_one_in_force_is_used(root):
@@ -70,7 +72,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-DAMAGES = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped": (flip, "another sha256"),
     "truncated": (lambda file: file.write_bytes(file.read_bytes()[:-1]), "bytes in place of"),
     "empty": (lambda file: file.write_bytes(b""), "has 0 bytes in place of"),
@@ -228,7 +230,7 @@ def test_a_kill_between_the_two_renames_leaves_the_checkpoint_that_was(root, mon
 @pytest.mark.parametrize("iteration", [30, 40])
 def test_a_kill_at_any_step_leaves_an_intact_checkpoint_in_force(root, tmp_path_factory, monkeypatch, iteration):
     """Before each thing that is done to the disk; a tracker that names a checkpoint names an intact one."""
-    steps_before_the_kill = 0
+    steps_before_the_kill = left = 0
 
     def counted(do):
         def step(*arguments, **options):

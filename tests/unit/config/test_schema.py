@@ -23,7 +23,7 @@ def test_every_field_has_a_sentence_and_a_default_within_its_own_bounds():
 
 def test_the_tree_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().model.num_layers = 5
+        Config().model.num_layers = 5  # type: ignore[misc]
 
 
 def test_build_without_values_is_the_default_tree():

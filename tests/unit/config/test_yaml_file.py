@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,15 @@ def changed(config: Config) -> Config:
     """Every field other than its default, so that a field lost on the way shows."""
     parts = {}
     for section in sections():
-        part, new = getattr(config, section), {}
+        part, new = getattr(config, section), dict[str, Any]()
         for name, field in ((n, f) for n, f in all_fields().items() if f.section == section):
             if field.choices:
                 new[name] = next(choice for choice in field.choices if choice != field.default)
             elif field.kind is bool:
                 new[name] = not field.default
             else:
-                new[name] = {int: 7, float: 0.03, str: "1e5: x # '", tuple: ("0.7", "a b", "0.3", "1")}[field.kind]
+                examples: dict[type, Any] = {int: 7, float: 0.03, str: "1e5: x # '", tuple: ("0.7", "a b", "0.3", "1")}
+                new[name] = examples[field.kind]
         parts[section] = dataclasses.replace(part, **new)
     return dataclasses.replace(config, preset="contextlm-gpt2-124m", **parts)
 

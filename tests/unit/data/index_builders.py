@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from contextlm.data import build_lock, index_cache, samples
 from contextlm.data.index_cache import IndexCache
@@ -42,9 +42,9 @@ def main(prefix: str, folder: str, mode: str = "") -> None:
         time.sleep(BUILD_SECONDS)
         return build(*arguments)
 
-    samples.epoch_index = slow_build
+    cast(Any, samples).epoch_index = slow_build
     if mode == "no-lock":
-        build_lock.claimed = lambda lock: contextlib.nullcontext(True)
+        cast(Any, build_lock).claimed = lambda lock: contextlib.nullcontext(True)
     said: list[str] = []
     cache = IndexCache(Path(folder), said.append)
     print("ready", flush=True)

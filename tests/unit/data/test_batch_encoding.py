@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from contextlm.config.schema import DataConfig
 from contextlm.data import batch_encoding
 from contextlm.data.batch_encoding import ODD_TEXTS, BatchEncoder, EncodeArray, QuickLibrary
+from contextlm.data.huggingface_tokenizer import HuggingFaceTokenizer
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError
@@ -63,6 +65,7 @@ def test_gigatoken_is_what_works_here(byte_level_json: Path) -> None:
     tokenizer = build_tokenizer(DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(byte_level_json)))
     tokenizer.encode_batch(["the fox"])
     assert (tokenizer.batch_encoder.library, tokenizer.batch_encoder.notices) == ("gigatoken", [])
+    assert isinstance(tokenizer, HuggingFaceTokenizer)
     loaded = tokenizer._gigatoken()
     assert tokenizer.eod in loaded("fox<|endoftext|>")  # The library alone is fooled.
 
@@ -83,8 +86,12 @@ def right(text: str) -> np.ndarray:
     return np.array([ord(character) for character in text], dtype=np.uint32)
 
 
+def _same(found: EncodeArray) -> EncodeArray:
+    return found
+
+
 def encoder(*libraries: EncodeArray) -> BatchEncoder:
-    named = [QuickLibrary(f"library{n}", lambda found=found: found) for n, found in enumerate(libraries)]
+    named = [QuickLibrary(f"library{n}", partial(_same, found)) for n, found in enumerate(libraries)]
     return BatchEncoder(own, named, ["END"], {7: "END"})
 
 
@@ -175,6 +182,7 @@ def test_a_library_that_remembers_every_word_is_made_to_forget(
     monkeypatch.setattr(batch_encoding, "GROWTH_BYTES", -1)
     tokenizer = build_tokenizer(DataConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=str(byte_level_json)))
     loads = []
+    assert isinstance(tokenizer, HuggingFaceTokenizer)
     load = tokenizer._gigatoken
     monkeypatch.setattr(tokenizer, "_gigatoken", lambda: (loads.append(1), load())[1])
     for text in ("first", "second", "third fox"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ class Numbered:
 
 def blend(weights: list[float], sizes: list[int] | None = None) -> BlendedSamples:
     sizes = sizes or [10**9] * len(weights)
-    return BlendedSamples([Numbered(i, size) for i, size in enumerate(sizes)], weights)
+    return BlendedSamples([cast(Any, Numbered(i, size)) for i, size in enumerate(sizes)], weights)
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,4 +74,4 @@ def test_one_pass_ends_before_a_source_begins_again() -> None:
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
 def test_bad_weights(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="datasets, weights"):
-        BlendedSamples([Numbered(0), Numbered(1)], weights)
+        BlendedSamples([cast(Any, Numbered(n)) for n in (0, 1)], weights)

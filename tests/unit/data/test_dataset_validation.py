@@ -15,7 +15,7 @@ from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.sidecar import Origin
 
 EOD = 256
-DOCUMENTS = ([97, 98, EOD], [], [99, EOD], [100, 101, 102, EOD])
+DOCUMENTS: tuple[list[int], ...] = ([97, 98, EOD], [], [99, EOD], [100, 101, 102, EOD])
 
 
 @pytest.fixture(autouse=True, params=[2, 1 << 22])

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_only_a_few_batches_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     def read(count: list[int]) -> Iterator[Batch]:
         while True:
             count[0] += 1
-            yield Batch([Piece()], ("text",), 1)
+            yield Batch([cast(Any, Piece())], ("text",), 1)
 
     for size, most in ((1, 2 * encoding_pool.BATCHES_AHEAD_PER_WORKER), (encoding_pool.BYTES_AHEAD, 2)):
         Piece.in_memory, count = size, [0]

@@ -6,6 +6,7 @@ In float64, where rounding is 1e-16: the bound leaves no room for a wrong chunk.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ def no_gradients():
         yield
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS)
-def model(request) -> torch.nn.Module:
+@pytest.fixture(params=[*MODELS.values()], ids=[*MODELS])
+def model(request) -> Any:
     return twin(**request.param)
 
 

@@ -15,14 +15,14 @@ GPT2 = {"num_layers": 3, "hidden_size": 32}
 PYTHIA = GPT2 | {"backbone": "pythia"}
 
 
-def twin(dtype: torch.dtype = torch.float64, **values: Any) -> torch.nn.Module:
+def twin(dtype: torch.dtype = torch.float64, **values: Any) -> Any:
     """The model of `small_config(**values)`, in evaluation mode."""
     from contextlm.interop.huggingface import ContextLMConfig, ContextLMForCausalLM
     from contextlm.interop.huggingface_config import to_huggingface_config
 
     content = to_huggingface_config(small_config(**GPT2 | values), VOCAB_SIZE, 0)
     wanted = {name: value for name, value in content.items() if name not in ("auto_map", "dtype", "model_type")}
-    model = ContextLMForCausalLM(ContextLMConfig(**wanted))
+    model: Any = ContextLMForCausalLM(ContextLMConfig(**wanted))
     randomize(model)
     return model.to(dtype).eval()
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-SHAPES = {"decayed": [(7, 5), (33,)], "not_decayed": [(5,), (1,)], "slow": [(4, 4)]}
+SHAPES: dict[str, list[tuple[int, ...]]] = {"decayed": [(7, 5), (33,)], "not_decayed": [(5,), (1,)], "slow": [(4, 4)]}
 SETTINGS = {
     "decayed": {"weight_decay": 0.1, "lr": 0.01},
     "not_decayed": {"weight_decay": 0.0, "lr": 0.01},

@@ -71,11 +71,15 @@ def literals_in(source: str) -> list[Literal]:
 
     def visit(node: ast.AST, scope: tuple[str, ...]) -> None:
         for child in ast.iter_child_nodes(node):
-            named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            inner = (*scope, child.name) if named else scope
-            is_string = isinstance(child, ast.Constant) and isinstance(child.value, str)
-            is_call = isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute)
-            if (is_string and _LITERAL.fullmatch(child.value)) or (is_call and child.func.attr == "cuda"):
+            inner = scope
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                inner = (*scope, child.name)
+            if isinstance(child, ast.Constant):
+                is_found = isinstance(child.value, str) and _LITERAL.fullmatch(child.value) is not None
+            else:
+                called = child.func if isinstance(child, ast.Call) else None
+                is_found = isinstance(called, ast.Attribute) and called.attr == "cuda"
+            if is_found:
                 found.append(Literal(".".join(scope), ast.unparse(child)))
             visit(child, inner)
 

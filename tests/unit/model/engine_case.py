@@ -85,7 +85,7 @@ def _names(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters()}
 
 
-def _parts(model: torch.nn.Module, content: dict[str, Any]) -> list[Any]:
+def _parts(model: Any, content: dict[str, Any]) -> list[Any]:
     """What a checkpoint takes of this rank, by key."""
     return sorted(model.sharded_state_dict(metadata=content).values(), key=lambda part: part.key)
 

@@ -98,8 +98,8 @@ class DotProductAttention(_Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **unused: Any) -> Tensor:
         """[S, B, heads x head dimension]."""
-        heads = (each.permute(1, 2, 0, 3) for each in (query, key, value))
-        attended = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        q, k, v = (each.permute(1, 2, 0, 3) for each in (query, key, value))
+        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return attended.permute(2, 0, 1, 3).flatten(start_dim=2)
 
 
@@ -124,4 +124,4 @@ def install() -> None:
         spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         vars(sys.modules[name]).update(contents)
-    sys.modules["transformer_engine"].pytorch = sys.modules["transformer_engine.pytorch"]
+    vars(sys.modules["transformer_engine"])["pytorch"] = sys.modules["transformer_engine.pytorch"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def test_the_predictor_reads_the_pooled_chunks(build, pooling):
 def test_chunks_stand_at_their_first_tokens(build, backbone):
     """RoPE: chunk k at position k w; learned positions: none of its own."""
     model = build(small_config(backbone))
-    seen = {}
+    seen: dict[str, Any] = {}
     layer = model.decoder.layers[2]
     layer.register_forward_pre_hook(
         lambda module, args, kwargs: seen.update(tokens=kwargs["rotary_pos_emb"]), with_kwargs=True

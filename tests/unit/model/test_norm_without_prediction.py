@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from contextlm.analysis.flops import forward_flops_per_token
@@ -13,7 +15,7 @@ LENGTH = 66
 NORM_ALONE = {"context_fusion": "norm_add", "context_chunk_size": LENGTH + 1, "context_predictor_layers": 0}
 
 
-def with_norm_in_the_middle(build, model: torch.nn.Module) -> torch.nn.Module:
+def with_norm_in_the_middle(build, model: Any) -> torch.nn.Module:
     """A plain model of the same weights, whose layer 2 reads the norm of its input."""
     plain = build(small_config(context_chunk_size=0))
     weights = {name: value for name, value in model.state_dict().items() if "context_head" not in name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_the_stock_default_group_breaks_the_graph(build, monkeypatch):
     from megatron.core.utils import get_tensor_model_parallel_group_if_none as mended
 
     source = textwrap.dedent(inspect.getsource(mended))
-    stock = {}
+    stock: dict[str, Any] = {}
     exec(compile(ast.parse(source), mended.__code__.co_filename, "exec"), mended.__globals__, stock)
     monkeypatch.setattr(mended, "__code__", stock[mended.__name__].__code__)
     take_the_way_of_shared_matrices(monkeypatch)

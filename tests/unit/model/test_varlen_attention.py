@@ -26,20 +26,21 @@ def loop(
     assert bounds[0] == 0 and bounds[-1] == len(query) and bounds.diff().max() <= longest
     outputs = []
     for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-        document = [x[begin:end].transpose(0, 1)[None] for x in (query, key, value)]
-        outputs.append(torch.nn.functional.scaled_dot_product_attention(*document, is_causal=True)[0].transpose(0, 1))
+        q, k, v = (x[begin:end].transpose(0, 1)[None] for x in (query, key, value))
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        outputs.append(attended[0].transpose(0, 1))
     return torch.cat(outputs)
 
 
 def test_the_kernel_is_asked_for_what_the_mask_says(layout, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randint(8, (3, 20), generator=torch.Generator().manual_seed(0))
-    states = torch.randn(3, 20, 3, 4, 16)
+    states = list(torch.randn(3, 20, 3, 4, 16))
     masked = Documents.of(tokens, EOD, isolated=True)
     bounded = Documents.of(tokens, EOD, isolated=True, bounds=bounds_of(tokens, EOD))
     expected = attention()(*states, packed_seq_params=masked)
     assert not torch.allclose(expected, attention()(*states))
     monkeypatch.setattr(varlen_attention, "kernel", lambda: loop)
-    torch.testing.assert_close(varlen_attention.attend(*states, bounded, None), expected)
+    torch.testing.assert_close(varlen_attention.attend(states[0], states[1], states[2], bounded, None), expected)
 
 
 def test_this_torchs_kernel_takes_these_arguments() -> None:

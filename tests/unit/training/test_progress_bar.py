@@ -14,6 +14,11 @@ def console(terminal: bool) -> Console:
     return Console(file=io.StringIO(), force_terminal=terminal, width=80)
 
 
+def written(bar: ProgressBar) -> str:
+    assert isinstance(bar.console.file, io.StringIO)
+    return bar.console.file.getvalue()
+
+
 def drawn(bar: ProgressBar, capsys: pytest.CaptureFixture) -> tuple[str, str]:
     """What a run of two iterations with a line after the first leaves on the console and on stdout."""
     bar.refreshed = -1.0  # a machine that has just started counts from 0
@@ -22,7 +27,7 @@ def drawn(bar: ProgressBar, capsys: pytest.CaptureFixture) -> tuple[str, str]:
     bar.refreshed = -1.0
     bar.show(2)
     bar.close()
-    return bar.console.file.getvalue(), capsys.readouterr().out
+    return written(bar), capsys.readouterr().out
 
 
 def test_a_terminal_has_a_bar_below_the_lines(capsys: pytest.CaptureFixture) -> None:
@@ -43,4 +48,4 @@ def test_it_is_not_drawn_with_every_iteration() -> None:
         bar.refreshed = bar.refreshed or float("inf")  # as if no time had passed since the first
         bar.show(done)
     bar.close()
-    assert "1000/1000" not in bar.console.file.getvalue()
+    assert "1000/1000" not in written(bar)

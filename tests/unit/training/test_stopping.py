@@ -74,6 +74,7 @@ def test_without_save_or_without_the_handler_a_signal_ends_the_process_as_ever()
 def test_a_second_signal_ends_it_at_once_but_an_echo_does_not(clock, tmp_path: Path) -> None:
     with stop(output_dir=str(tmp_path)), mock.patch.object(signal, "raise_signal") as raised:
         handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
         handler(signal.SIGTERM, None)
         clock.return_value += 0.5
         handler(signal.SIGTERM, None)

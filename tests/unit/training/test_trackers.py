@@ -45,9 +45,9 @@ class Calls:
 def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Calls]:
     """Stand-ins that are imported in place of the three packages."""
     writer, wandb_run, wandb, mlflow = Calls(), Calls(), Calls(), Calls()
-    wandb_run.id = "w1"
+    vars(wandb_run)["id"] = "w1"
     info = SimpleNamespace(run_id="m1")
-    mlflow.start_run = lambda **kwargs: mlflow.made.append(("start", (), kwargs)) or SimpleNamespace(info=info)
+    vars(mlflow)["start_run"] = lambda **kwargs: mlflow.made.append(("start", (), kwargs)) or SimpleNamespace(info=info)
     opened = lambda *args, **kwargs: writer.made.append(("open", args, kwargs)) or writer  # noqa: E731
     init = lambda **kwargs: wandb.made.append(("init", (), kwargs)) or wandb_run  # noqa: E731
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=opened))
