@@ -115,12 +115,11 @@ def _resume(run: Run, folder: Path, say: Say) -> None:
     state["optimizer"] = optimizer.to_disk()
     state["rng"] = rng_state.to_load(run.runtime.rank, saved["world_size"])
     state["spikes"] = spike_window.to_save(run.skipping.spikes, run.runtime.rank)
-    names = _names_by_key(state, len(run.model))
     # A checkpoint of another kind of device has other generators.
     may_differ = (rng_state.PREFIX, spike_window.PREFIX)
     loaded = _read(state, folder, may_lack=may_differ, may_ignore=may_differ)
     _set_weights(run.language_model, loaded)
-    optimizer.restore(loaded["optimizer"], {key: loaded[part][name] for key, (part, name) in names.items()})
+    optimizer.restore(loaded["optimizer"])
     run.progress.iteration = saved["iteration"]
     run.progress.consumed_samples = saved["consumed_samples"]
     run.progress.skipped_iterations = [(n, why) for n, why in saved.get("skipped_iterations", ())]
@@ -200,9 +199,3 @@ def _set_weights(parts: Sequence[torch.nn.Module], state: dict[str, Any]) -> Non
         result = part.load_state_dict(state[f"model{index}"], strict=False)
         absent = [key for key in result.missing_keys if "_extra_state" not in key and "context_head" not in key]
         assert not absent and not result.unexpected_keys, (absent, result.unexpected_keys)
-
-
-def _names_by_key(state: ShardedStateDict, num_parts: int) -> dict[str, tuple[str, str]]:
-    """Part and name of this rank's weights by their names in the checkpoint."""
-    parts = [f"model{index}" for index in range(num_parts)]
-    return {sharded.key: (part, name) for part in parts for name, sharded in state[part].items()}

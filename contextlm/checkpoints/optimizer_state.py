@@ -8,7 +8,8 @@ one's over fp32 weights, which differ in nesting and in the names of the master 
     optimizer.state.param.<weight>        the fp32 master weight, where the weight itself has 16 bits
     param_groups, grad_scaler             plain values
 
-so that any optimizer continues any other's run, and fp32 weights are not stored twice.
+so that any optimizer continues any other's run, and fp32 weights are not stored twice. Of the distributed optimizer
+each rank writes and reads its own share (`optimizer_share.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from megatron.core.dist_checkpointing.mapping import ShardedStateDict, ShardedTensor
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.optimizer.optimizer import FP32Optimizer, param_group_identifier_keys
-from torch import Tensor
+
+from contextlm.checkpoints.optimizer_share import share
 
 PREFIX = "optimizer.state."
 _MASTER = "param"
@@ -33,7 +35,7 @@ class OptimizerState:
         optimizer: of this rank's stage.
         weights: the sharded state of its weights.
         metadata: how tensors are laid out, see `sharded_state.py`.
-        is_loading: whether it is to be read rather than written. Collective either way.
+        is_loading: whether it is to be read rather than written.
     """
 
     def __init__(
@@ -43,11 +45,14 @@ class OptimizerState:
         # Before the first step there is no state, and what is not saved cannot be loaded.
         self.optimizer.init_state_fn(self.optimizer.optimizer, self.optimizer.config)
         self.has_masters = self.optimizer.config.fp16 or self.optimizer.config.bf16
-        self.raw = self.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=metadata)
+        if isinstance(self.optimizer, DistributedOptimizer):
+            self.raw = self.optimizer.state_dict() | {"param_state": share(self.optimizer, weights, PREFIX)}
+        else:
+            self.raw = self.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=metadata)
 
     def to_disk(self) -> ShardedStateDict:
         """What a checkpoint holds, or is asked for."""
-        tensors = {index: dict(kinds) for index, kinds in self._tensors().items()}
+        tensors = {name: dict(kinds) for name, kinds in self._tensors().items()}
         if not self.has_masters:
             for kinds in tensors.values():
                 kinds.pop(_MASTER, None)
@@ -55,25 +60,14 @@ class OptimizerState:
         scaler = {"grad_scaler": self.raw["grad_scaler"]} if "grad_scaler" in self.raw else {}
         return {"param_state": tensors, "param_groups": groups, **scaler}
 
-    def restore(self, loaded: dict[str, Any], weights: dict[str, Tensor]) -> None:
-        """Give the optimizer what was read for `to_disk`.
-
-        Args:
-            loaded: the values.
-            weights: the weights that were read with them, by their name in the checkpoint.
-        """
-        tensors = loaded["param_state"]
-        if not self.has_masters:
-            for index, kinds in self._tensors().items():
-                # fp32 weights are their own masters.
-                tensors[index][_MASTER] = weights[kinds["exp_avg"].key.removeprefix(PREFIX + "exp_avg.")]
+    def restore(self, loaded: dict[str, Any]) -> None:
+        """Give the optimizer what was read for `to_disk`. fp32 weights are their own masters."""
         scaler = {"grad_scaler": loaded["grad_scaler"]} if "grad_scaler" in loaded else {}
         groups = self._own_groups(loaded["param_groups"])
-        if isinstance(self.optimizer, DistributedOptimizer):
-            kind = self.raw["param_state_sharding_type"]
-            inner = {"optimizer": {"param_groups": groups}, "param_state": tensors, "param_state_sharding_type": kind}
-            self.optimizer.load_state_dict(inner | scaler)
+        if isinstance(self.optimizer, DistributedOptimizer):  # its tensors were read where they belong
+            self.optimizer.load_state_dict({"optimizer": {"param_groups": groups}} | scaler)
             return
+        tensors = loaded["param_state"]
         moments = {i: {name: x for name, x in kinds.items() if name != _MASTER} for i, kinds in tensors.items()}
         inner = {"state": moments, "param_groups": groups}
         if isinstance(self.optimizer, FP32Optimizer):
@@ -82,10 +76,10 @@ class OptimizerState:
         masters = [[tensors[i][_MASTER] for i in group["params"]] for group in groups]
         self.optimizer.load_state_dict({"optimizer": inner, "fp32_from_fp16_params": masters} | scaler)
 
-    def _tensors(self) -> dict[int, dict[str, ShardedTensor]]:
-        """The tensors by parameter and kind, whichever optimizer it is."""
+    def _tensors(self) -> dict[Any, dict[str, Any]]:
+        """The tensors by parameter (its name or, plain, its index) and kind; distributed, the parts of each."""
         if isinstance(self.optimizer, DistributedOptimizer):
-            return self.raw["param_state"] or {}  # none where another rank writes them all
+            return self.raw["param_state"]
         if isinstance(self.optimizer, FP32Optimizer):
             return self.raw["state"]
         tensors = {index: dict(kinds) for index, kinds in self.raw["optimizer"]["state"].items()}

@@ -20,9 +20,6 @@ from contextlm.config.yaml_file import write as write_config
 from contextlm.training.provenance import made_by
 from contextlm.training.setup import Run, gathered_weights
 
-# Whether data-parallel rank 0 alone gathers the optimizer's state when saving.
-SPARING = "distrib_optim_fully_reshardable_mem_efficient"
-
 
 class Snapshot:
     """What a checkpoint of the current iteration will hold.
@@ -61,8 +58,7 @@ class Snapshot:
 def _state(run: Run) -> ShardedStateDict:
     """Weights, optimizer and generators of this rank."""
     state = weights_state(run.language_model, run.layout)
-    sparing = {SPARING: run.config.checkpoint.distrib_optim_fully_reshardable_mem_efficient}
-    optimizer = OptimizerState(run.optimizer, dict(state), metadata(run.layout) | sparing, is_loading=False)
+    optimizer = OptimizerState(run.optimizer, dict(state), metadata(run.layout), is_loading=False)
     state["optimizer"] = optimizer.to_disk()
     state["rng"] = rng_state.to_save(run.runtime.rank, run.runtime.world_size)
     state["spikes"] = spike_window.to_save(run.skipping.spikes, run.runtime.rank)

@@ -31,8 +31,7 @@ from contextlm.config.schema import DataConfig, LoggingConfig
 # Options that change nothing about the weights and the last validation loss of a run: what is told and saved, and what
 # is evaluated besides.
 _FREE = {field.name for field in dataclasses.fields(LoggingConfig)} | {
-    "save_interval", "distrib_optim_fully_reshardable_mem_efficient", "eval_interval", "eval_context_zeroed",
-    "check_replicas_interval", "data_cache_path",
+    "save_interval", "eval_interval", "eval_context_zeroed", "check_replicas_interval", "data_cache_path",
 }  # fmt: skip
 
 

@@ -73,7 +73,6 @@ HARMLESS = (
     "ddp_bucket_size",
     "decoder_first_pipeline_num_layers",
     "decoder_last_pipeline_num_layers",
-    "distrib_optim_fully_reshardable_mem_efficient",
     "distributed_backend",
     "distributed_timeout_minutes",
     "end_weight_decay",

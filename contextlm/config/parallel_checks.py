@@ -64,11 +64,6 @@ def _hang_timeout(parallel: ParallelConfig) -> list[str]:
 
 def _optimizer(config: Config) -> list[str]:
     parallel, problems = config.parallel, []
-    if config.checkpoint.distrib_optim_fully_reshardable_mem_efficient and not parallel.use_distributed_optimizer:
-        problems.append(
-            "--distrib-optim-fully-reshardable-mem-efficient: says how the distributed optimizer is saved; drop it or "
-            "--no-use-distributed-optimizer"
-        )
     if not parallel.overlap_param_gather:
         return problems
     if not parallel.use_distributed_optimizer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlm.megatron import (
     adamw,
-    bucket_padding,
     checkpoint_writer,
     grad_norm,
     logits_max,
@@ -24,7 +23,6 @@ def apply() -> None:
         adamw,
         grad_norm,
         token_scale,
-        bucket_padding,
         lone_replica,
         logits_max,
         recompute_bias,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
@@ -47,18 +46,7 @@ def build_optimizer(config: Config, model: Sequence[DistributedDataParallel]) ->
         use_gloo_process_groups=False,
     )
     _check(optimizer, model)
-    if config.checkpoint.distrib_optim_fully_reshardable_mem_efficient:
-        _give_gloo_group(optimizer)
     return optimizer
-
-
-def _give_gloo_group(optimizer: MegatronOptimizer) -> None:
-    """A group for gathering the state in host memory when saving; NCCL knows device memory only."""
-    (distributed,) = optimizer.chained_optimizers
-    ranks = torch.distributed.get_process_group_ranks(distributed.data_parallel_group)
-    distributed.data_parallel_group_gloo = torch.distributed.new_group(
-        ranks, backend="gloo", use_local_synchronization=True
-    )
 
 
 def _check(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel]) -> None:

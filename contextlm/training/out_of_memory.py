@@ -50,16 +50,13 @@ def _fault(error: BaseException, memory: str, config: Config, where: Whereabouts
     state = kinds.weights + kinds.gradients + kinds.optimizer
     return Fault(
         what,
-        _remedy(memory, config, vocab_size, world_size, where),
+        _remedy(memory, config, vocab_size, world_size),
         (by_formula, _gpu(state) if memory == "GPU" else _host()),
     )
 
 
-def _remedy(memory: str, config: Config, vocab_size: int, world_size: int, where: Whereabouts) -> str:
+def _remedy(memory: str, config: Config, vocab_size: int, world_size: int) -> str:
     words = []
-    spares_host = config.checkpoint.distrib_optim_fully_reshardable_mem_efficient
-    if where.now.phase == whereabouts.SAVING and config.parallel.use_distributed_optimizer and not spares_host:
-        words.append("--distrib-optim-fully-reshardable-mem-efficient (one rank alone holds the state that is saved)")
     if memory == "GPU" and _held_unused() > _FRAGMENTED:
         words.append("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the environment (memory is fragmented)")
     savers = memory_savers(config, vocab_size, world_size)

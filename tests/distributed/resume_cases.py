@@ -81,18 +81,20 @@ def _moments_lost(prefix: str) -> Iterator[None]:
     """Inside, what an optimizer is given of a checkpoint has no moments of the weights whose names begin so."""
     from unittest import mock
 
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+
     from contextlm.checkpoints.optimizer_state import PREFIX, OptimizerState
 
     original = OptimizerState.restore
 
-    def restore(self: Any, loaded: dict[str, Any], weights: dict[str, Any]) -> None:
-        lost = [
-            i for i, kinds in self._tensors().items() if kinds["exp_avg"].key.startswith(f"{PREFIX}exp_avg.{prefix}")
-        ]
-        for index in lost:
-            loaded["param_state"][index]["exp_avg"].zero_()
-            loaded["param_state"][index]["exp_avg_sq"].zero_()
-        original(self, loaded, weights)
+    def restore(self: Any, loaded: dict[str, Any]) -> None:
+        for name, kinds in self._tensors().items():
+            for kind in ("exp_avg", "exp_avg_sq"):
+                (key,) = {sharded.key for sharded in nested_values({0: kinds[kind]})}
+                if key.startswith(f"{PREFIX}{kind}.{prefix}"):
+                    for tensor in nested_values({0: loaded["param_state"][name][kind]}):
+                        tensor.zero_()
+        original(self, loaded)
 
     with mock.patch.object(OptimizerState, "restore", restore):
         yield

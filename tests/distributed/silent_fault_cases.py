@@ -190,21 +190,3 @@ def load_damaged(folder: str, values: dict[str, Any]) -> str:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return ""
-
-
-def bytes_to_save(values: dict[str, Any], sparing: bool) -> tuple[int, int]:
-    """Parameters of this rank, and the bytes of optimizer state that it holds in host memory to write them."""
-    from contextlm.checkpoints import sharded_state, snapshot
-    from contextlm.checkpoints.optimizer_state import OptimizerState
-    from tests.distributed.runs import small_run
-
-    with small_run("gpt2", **BATCH, **values, **{snapshot.SPARING: True}) as run:
-        weights = sharded_state.weights_state(run.language_model, run.layout)
-        metadata = sharded_state.metadata(run.layout) | {snapshot.SPARING: sparing}
-        state = OptimizerState(run.optimizer, weights, metadata, is_loading=False)
-        held = {
-            tensor.data.untyped_storage().data_ptr(): tensor.data.untyped_storage().nbytes()
-            for kinds in state._tensors().values()
-            for tensor in kinds.values()
-        }
-        return sum(p.numel() for part in run.model for p in part.parameters()), sum(held.values())

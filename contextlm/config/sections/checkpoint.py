@@ -37,11 +37,6 @@ class CheckpointConfig:
     save_best: bool = option(
         False, "Keep the checkpoint with the least validation loss, and name it in best_checkpointed_iteration.txt."
     )
-    distrib_optim_fully_reshardable_mem_efficient: bool = option(
-        False,
-        "Save the distributed optimizer through one data-parallel rank: slower, but only that one holds 12 bytes of "
-        "host memory for each parameter of its stage, not all.",
-    )
     finetune: bool = option(False, "Load weights only: iteration 0, fresh optimizer and data.")
     allow_changed_options: tuple[str, ...] = option(
         (),

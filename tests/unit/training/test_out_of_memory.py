@@ -59,13 +59,9 @@ def test_three_options_that_are_not_in_use(monkeypatch) -> None:
     assert "--bf16" not in second and "--recompute" not in second and second.count("(saves ") == 3
 
 
-def test_a_fragmented_gpu_and_a_save_have_their_own_advice(monkeypatch) -> None:
+def test_a_fragmented_gpu_has_its_own_advice(monkeypatch) -> None:
     assert "expandable_segments:True" in told(GPU, "update of the weights", monkeypatch, unused=15).remedy
     assert "expandable_segments" not in told(GPU, "update of the weights", monkeypatch, unused=5).remedy
-    sparing = "--distrib-optim-fully-reshardable-mem-efficient"
-    assert told(MemoryError(), "saving", monkeypatch).remedy.startswith(f"try {sparing} ")
-    assert sparing not in told(MemoryError(), "saving", monkeypatch, sparing).remedy
-    assert sparing not in told(MemoryError(), "update of the weights", monkeypatch).remedy
 
 
 def test_the_host_before_there_is_a_layout(monkeypatch) -> None:
