@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
     if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     path = Path(output_dir) / "exit.json"
-    record = record | {"attempt": _attempt()}
+    record = record | {"attempt": _attempt(), "job": _job()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(output_dir)
@@ -104,13 +105,33 @@ def _remove_stale(output_dir: str | None) -> None:
     started = _started()
     for path in (*Path(output_dir).glob("exit.json"), *Path(output_dir).glob("exit.[0-9]*.json")):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < started:
+            if path.stat().st_mtime < started or _is_of_another_start(path):
                 path.unlink()
     path = Path(output_dir) / "exit.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         attempt = json.loads(path.read_text())["attempt"]
         if attempt < _attempt():
             path.rename(path.with_name(f"exit.{attempt}.json"))
+
+
+def _is_of_another_start(path: Path) -> bool:
+    """Whether a record names another job: an orphan of a killed one may write it when this one has begun."""
+    try:
+        job = json.loads(path.read_text()).get("job")
+    except (OSError, ValueError, AttributeError):
+        return False
+    if not isinstance(job, dict):
+        return False
+    ours = _job()
+    same_host = job.get("host") == ours["host"]
+    return job.get("run") != ours["run"] or (same_host and job.get("launcher") != ours["launcher"])
+
+
+def _job() -> dict[str, object]:
+    """What tells this start of a job from another one: torchrun's name of it, and on this host who started the rank."""
+    under_torchrun = "TORCHELASTIC_RESTART_COUNT" in os.environ
+    launcher = os.getppid() if under_torchrun else os.getpid()
+    return {"run": os.environ.get("TORCHELASTIC_RUN_ID"), "host": socket.gethostname(), "launcher": launcher}
 
 
 def _started() -> float:

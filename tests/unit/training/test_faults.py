@@ -105,7 +105,7 @@ def test_what_earlier_attempts_recorded_is_kept_and_what_earlier_jobs_did_is_not
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
         with pytest.raises(RuntimeError), exit_status.recorded(str(tmp_path)):
             raise RuntimeError(f"cause {attempt}")
-    causes = {path.name: json.loads(path.read_text())["cause"] for path in tmp_path.iterdir()}
+    causes = {path.name: json.loads(path.read_text())["cause"] for path in tmp_path.glob("exit*.json")}
     assert causes == {"exit.0.json": "cause 0", "exit.1.json": "cause 1", "exit.json": "cause 2"}
 
 
@@ -118,3 +118,19 @@ def test_the_record_is_told_to_launchers(tmp_path: Path, capsys) -> None:
     assert exit_status.main([str(tmp_path)]) == 75
     (tmp_path / "exit.json").write_text('{"status": 0, "rank": 0, "cause": null}')
     assert exit_status.main([str(tmp_path)]) == 0
+
+
+def test_what_an_orphan_of_another_start_wrote_does_not_stay(tmp_path: Path, monkeypatch) -> None:
+    """A killed torchrun's ranks notice it a second later, when the next start may have begun."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setattr(exit_status, "_started", lambda: 0.0)
+    with exit_status.recorded(str(tmp_path)):
+        with monkeypatch.context() as orphan:
+            orphan.setattr(os, "getppid", lambda: 1)
+            exit_status.write_cause(str(tmp_path), 1, "the launcher is gone", "run it again")
+    assert json.loads((tmp_path / "exit.json").read_text())["status"] == 0
+    other = tmp_path / "other"
+    with pytest.raises(RuntimeError), exit_status.recorded(str(other)):
+        exit_status.write_cause(str(other), 1, "first", "")
+        raise RuntimeError("second")  # of this start: the first failure stays
+    assert json.loads((other / "exit.json").read_text())["cause"] == "first"
