@@ -80,7 +80,7 @@ def kill_while_deleting(trial: Trial) -> None:
 
 def two_jobs(trial: Trial) -> None:
     """The same command again while the first one runs: it is refused, and the first never notices."""
-    with trial.job(sabotage={"what": "pace", "seconds": 0.5}) as job:
+    with trial.job(sabotage={"what": "pace", "seconds": 1.5}) as job:  # it must outlast the second one's start
         if not trial.moment_in_training().wait(job, trial.run):
             raise Failed("the first job was over too soon")
         trial.struck()
