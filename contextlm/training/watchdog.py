@@ -55,7 +55,7 @@ class Watchdog:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._stays = collections.deque([0.0], maxlen=_LOOKS_REMEMBERED)
-        self._seen, self._idle, self._first_iteration = where.now, 0.0, 0
+        self._seen, self._idle = where.now, 0.0
         self._has_written, self._has_reported, self._followed = False, False, 0.0
         self._stacks = StacksFile(None, companions.rank)
         self._handler_before: Any = None
@@ -164,8 +164,6 @@ class Watchdog:
             if self._has_written:
                 print(f"rank {self._companions.rank} moves again, after {self._idle:.0f} s: {here}", file=sys.stderr)
             self._seen, self._idle, self._has_written, self._has_reported = here, 0.0, False, False
-            if not self._first_iteration and here.is_moving:
-                self._first_iteration = here.iteration
         if not self._may_end:
             return self._patience
         return min(max(self.limit, _TIMES_ITS_LONGEST * max(self._stays)), max(self.limit, self._patience))
@@ -173,7 +171,8 @@ class Watchdog:
     @property
     def _may_end(self) -> bool:
         """Whether the rank is where nothing takes long; the first iteration compiles, connects and measures."""
-        return self._seen.is_moving and self._seen.iteration > self._first_iteration
+        first = self._where.first_iteration
+        return self._seen.is_moving and first is not None and self._seen.iteration > first
 
     def _when_stuck(self, limit: float) -> None:
         """Write the stacks, once; report for all ranks, and end the run in the end, if this is the first that can."""

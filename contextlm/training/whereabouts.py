@@ -43,13 +43,17 @@ class Whereabouts:
 
     Attributes:
         now: replaced, never changed: another object is another moment, also where it reads the same.
+        first_iteration: the first that this process trained; None before it.
         leaves_by: when the process must have ended after a signal (`time.monotonic`); None without one.
     """
 
     def __init__(self) -> None:
         self.now = Place("start")
+        self.first_iteration: int | None = None
         self.leaves_by: float | None = None
 
     def at(self, phase: str, iteration: int | None = None, forward_pass: int | None = None) -> None:
         """Say what begins now; the iteration is that of before if it is not given."""
         self.now = Place(phase, self.now.iteration if iteration is None else iteration, forward_pass)
+        if self.first_iteration is None and phase in (DATA, COMPUTATION):
+            self.first_iteration = self.now.iteration

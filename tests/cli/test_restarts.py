@@ -47,7 +47,7 @@ def test_a_killed_and_a_sleeping_rank_are_named_and_the_run_goes_on(pool: Pool, 
     killed, hung, last = (record(folder, name) for name in ("exit.0.json", "exit.1.json", "exit.json"))
     assert (killed["rank"], killed["attempt"]) == (1, 0) and "was killed, or crashed, without a word" in killed["cause"]
     assert (hung["rank"], hung["attempt"]) == (0, 1) and "disturbed_run.py" in hung["cause"]
-    assert last == {"status": 0, "rank": 0, "cause": None, "attempt": 2}
+    assert (last["status"], last["cause"], last["attempt"]) == (0, None, 2)
     assert done.stderr.count("warning: nothing moves: rank 0 ") == 1
     for rank in (0, 1):
         stacks = (folder / "stacks" / f"rank_{rank}.txt").read_text()

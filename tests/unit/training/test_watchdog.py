@@ -126,12 +126,23 @@ def test_what_may_take_long_is_told_of_late_and_never_ends_a_run(ranks, capfd) -
 
 def test_the_first_iteration_may_take_long(tmp_path: Path, capfd) -> None:
     rank = Rank(0, 1, HashStore(), tmp_path)
-    fresh = Watchdog(build({"hang_timeout_seconds": LIMIT}, None), rank.companions, rank.where, None)
-    rank.watchdog = fresh
+    rank.where = Whereabouts()
+    rank.watchdog = Watchdog(build({"hang_timeout_seconds": LIMIT}, None), rank.companions, rank.where, None)
     rank.goes_on(8)
     wait([rank], 500)
     assert "nothing moves" not in capfd.readouterr().err
     rank.goes_on(9)
+    wait([rank], 120)
+    assert capfd.readouterr().err.count("nothing moves") == 1
+
+
+def test_the_first_iteration_is_known_though_nobody_looked(tmp_path: Path, capfd) -> None:
+    rank = Rank(0, 1, HashStore(), tmp_path)
+    rank.where = Whereabouts()
+    rank.watchdog = Watchdog(build({"hang_timeout_seconds": LIMIT}, None), rank.companions, rank.where, None)
+    for iteration in range(1, 9):  # all between two looks
+        rank.where.at("forward and backward", iteration)
+    rank.look()
     wait([rank], 120)
     assert capfd.readouterr().err.count("nothing moves") == 1
 
