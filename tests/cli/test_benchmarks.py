@@ -64,6 +64,7 @@ def test_checkpoints_prints_saves_beside_plain_writes():
     assert int(rows["save in the background"][-1]) > 0  # it trained on
 
 
+@pytest.mark.full
 def test_loader_prints_what_it_read_beside_what_is_needed():
     shown = run("-W", "ignore", "benchmarks/loader.py", "--quick")
     assert shown.returncode == 0, shown.stderr

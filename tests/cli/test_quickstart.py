@@ -53,6 +53,7 @@ def test_running_it_again_changes_nothing(done: Path) -> None:
     assert [path for path, time in before.items() if path.stat().st_mtime_ns != time] == []
 
 
+@pytest.mark.full
 def test_the_model_learns(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the quickstart's budget, in one process: 1 nat below what the tokens' frequencies alone give."""
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "quickstart"))

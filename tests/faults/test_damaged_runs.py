@@ -10,8 +10,7 @@ from tests.faults.short import soak
 from tests.faults.table import is_good
 
 TRIALS = (
-    "save-refused:0", "read-only:0", "damaged-shard:0", "damaged-checkpoint:1", "damaged-tracker:1", "damaged-data:0",
-    "nan-skipped:0", "nan-rolled-back:2",
+    "save-refused:0", "damaged-shard:0", "damaged-checkpoint:1", "damaged-data:0", "nan-skipped:0", "nan-rolled-back:2",
 )  # fmt: skip
 CONTROLS = ("control:0", "control:0:forgotten_generators", "control:0:kept_lines")
 
