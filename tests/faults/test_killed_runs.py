@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.short import soak
 
-TRIALS = ("kill-one-rank:0", "kill-all:1", "kill-launcher:0", "sigterm:1", "save-crash:3", "hanging-rank:0")
+TRIALS = ("kill-one-rank:0", "kill-launcher:0", "save-crash:3", "hanging-rank:0")
 UNDER_TORCHRUN = ("torchrun-restart:0", "torchrun-sigterm:0", "torchrun-killed:0")
 
 
