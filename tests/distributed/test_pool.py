@@ -27,6 +27,7 @@ def open_things() -> tuple[int, int]:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in Linux's /proc")
+@pytest.mark.full
 def test_a_case_leaves_no_threads_behind(pool: Pool) -> None:
     """Process groups that outlive their case keep threads that never sleep: after some dozens of cases all is slow."""
     layout = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}

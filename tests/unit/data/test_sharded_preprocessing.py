@@ -196,6 +196,7 @@ def test_a_disk_that_is_full_loses_nothing_that_was_finished(options: Preprocess
     assert failures > 4 and output(target) == output(options)
 
 
+@pytest.mark.full
 def test_a_kill_at_any_change_of_the_disk(options: PreprocessingOptions) -> None:
     """SIGKILL before each rename, removal and sync of a run, one after the other; then the run is given again.
 
