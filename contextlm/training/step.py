@@ -107,9 +107,6 @@ def forward_backward(
     iterators = _one_for_each_reader(batches, run.parts_that_read)
     schedule = get_forward_backward_func(parallel.pipeline_model_parallel_size, num_parts if num_parts > 1 else None)
     filling = -num_microbatches % parallel.pipeline_model_parallel_size if num_parts > 1 else 0
-    # A stage that waits for another one's states has not reached its own first forward pass.
-    iteration, phase = run.progress.iteration, whereabouts.EVALUATION if forward_only else whereabouts.COMPUTATION
-    run.where.at(phase, iteration + (not forward_only))
     reports = schedule(
         forward_step_func=_forward_step(run, token_sums, forward_only),
         data_iterator=iterators if num_parts > 1 else iterators[0],
@@ -140,6 +137,8 @@ def _forward_step(run: Run, token_sums: TokenSums, forward_only: bool) -> Callab
     passes = itertools.count(1)
     iteration = run.progress.iteration + (not forward_only)
     wait, work = [whereabouts.EVALUATION] * 2 if forward_only else [whereabouts.DATA, whereabouts.COMPUTATION]
+    # A stage that waits for another one's states has not reached its own first forward pass.
+    run.where.at(work, iteration)
 
     def forward_step(batches: Batches, model: torch.nn.Module) -> tuple[Tensor, Callable]:
         number = next(passes)

@@ -31,11 +31,7 @@ def kill_one_rank(trial: Trial) -> None:
 def kill_all(trial: Trial) -> None:
     """SIGKILL of everything at once, as when the power goes."""
     trial.may_save_in_the_background()
-    with trial.job() as job:
-        if trial.moment().wait(job, trial.run):
-            job.kill_all()
-            trial.struck()
-        trial.wait(job)
+    _kill_all_at(trial, trial.moment())
     trial.continues()
 
 
@@ -43,12 +39,17 @@ def kill_again_and_again(trial: Trial) -> None:
     """Everything is killed three times, each continuation too."""
     trial.may_save_in_the_background()
     for _ in range(3):
-        with trial.job() as job:
-            if trial.moment().wait(job, trial.run):
-                job.kill_all()
-                trial.struck()
-            trial.wait(job)
+        _kill_all_at(trial, trial.moment())
     trial.continues()
+
+
+def _kill_all_at(trial: Trial, moment: Moment) -> None:
+    """Start, or continue, and kill everything at a moment, if it comes."""
+    with trial.job() as job:
+        if moment.wait(job, trial.run):
+            job.kill_all()
+            trial.struck()
+        trial.wait(job)
 
 
 def kill_launcher(trial: Trial) -> None:
@@ -66,11 +67,7 @@ def kill_while_deleting(trial: Trial) -> None:
     trial.more = ("--save-total-limit", "1")
     trial.may_save_in_the_background()
     for _ in range(2):
-        with trial.job() as job:
-            if trial.moment_in_training().wait(job, trial.run):
-                job.kill_all()
-                trial.struck()
-            trial.wait(job)
+        _kill_all_at(trial, trial.moment_in_training())
         if trial.result.hit.startswith(("between", "after")) and not list(trial.run.glob("iter_???????")):
             raise Failed("no checkpoint is left")
     trial.continues()
