@@ -63,7 +63,8 @@ def _hang_timeout(parallel: ParallelConfig) -> list[str]:
 
 
 def _optimizer(config: Config) -> list[str]:
-    parallel, problems = config.parallel, []
+    parallel = config.parallel
+    problems: list[str] = []
     if not parallel.overlap_param_gather:
         return problems
     if not parallel.use_distributed_optimizer:
