@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 
 from contextlm.config.batch_checks import batch_problems
+from contextlm.config.compile_unit import compile_problems
 from contextlm.config.data_checks import missing_data, split_problems
 from contextlm.config.idle_checks import idle_problems
 from contextlm.config.logging_checks import missing_packages, profile_problems
@@ -40,6 +41,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *pipeline_problems(config),
         *batch_problems(config, world_size),
         *recompute_problems(config),
+        *compile_problems(config),
         *_precision(config),
         *schedule_problems(config),
         *split_problems(config),

@@ -9,6 +9,7 @@ Shapes: S tokens, B batch, V padded vocabulary or this tensor-parallel rank's pa
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
@@ -27,11 +28,16 @@ class ContextLM(GPTModel):
     Args:
         true_vocab_size: token ids below this exist; the rows from there to `vocab_size` are padding.
         others: megatron-core's `GPTModel`.
+
+    Attributes:
+        token_losses: hidden states, output weight, labels and true vocabulary size to losses, where something fuses
+            that (`compilation.py`); None is megatron-core's way.
     """
 
     def __init__(self, *, true_vocab_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.true_vocab_size = true_vocab_size
+        self.token_losses: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None
 
     def _preprocess(
         self,
@@ -57,16 +63,20 @@ class ContextLM(GPTModel):
         """Per-token loss [B, S] where labels are given, else logits [B, S, V]; states [S, B, H] between stages."""
         if not self.post_process:
             return hidden_states
-        tied = self.share_embeddings_and_output_weights
+        tied, labels_BS = self.share_embeddings_and_output_weights, kwargs.get("labels")
+        weight = self.shared_embedding_or_output_weight() if tied else None
+        if self.token_losses is not None and labels_BS is not None:
+            weight = self.output_layer.weight if weight is None else weight
+            return self.token_losses(hidden_states, weight, labels_BS, self.true_vocab_size)
         logits_SBV, _ = self.output_layer(
             hidden_states,
-            weight=self.shared_embedding_or_output_weight() if tied else None,
+            weight=weight,
             runtime_gather_output=kwargs.get("runtime_gather_output"),
         )
         self._mask_padding(logits_SBV)
-        if kwargs.get("labels") is None:
+        if labels_BS is None:
             return logits_SBV.transpose(0, 1).contiguous()
-        return self.compute_language_model_loss(kwargs["labels"], logits_SBV)
+        return self.compute_language_model_loss(labels_BS, logits_SBV)
 
     def _mask_padding(self, logits_SBV: Tensor) -> None:
         """Set the logits of padded ids to -inf, in place: unmasked they take probability from real ids.

@@ -15,8 +15,15 @@ from contextlm.data.data_table import Taken, data_table
 from contextlm.data.samples import SourcedSamples
 from contextlm.model import transformer_engine
 from contextlm.model.backends import choose_backend
+from contextlm.model.compilation import compiled_unit
 from contextlm.training.evaluation import evaluated_samples
 from contextlm.training.setup import Run
+
+_COMPILED = {
+    "off": "not compiled",
+    "layer": "compiled one by one (the first iterations wait for it)",
+    "model": "compiled as one graph with embedding and loss (the first iterations wait for it)",
+}
 
 
 def announcement(run: Run) -> tuple[str, ...]:
@@ -32,7 +39,8 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{layout_words(config, run.runtime.world_size)}, {run.num_microbatches} micro-batch(es) an iteration"
         f"{' at first' if config.training.rampup_batch_size else ''}",
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}"
-        f"{_declined(config)}; optimizer {Adam.__name__} (torch {torch.__version__})",
+        f"{_declined(config)}, {_COMPILED[compiled_unit(config, run.runtime.device)]}; "
+        f"optimizer {Adam.__name__} (torch {torch.__version__})",
         data_table(dict(_splits(run))),
     )
 

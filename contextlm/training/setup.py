@@ -25,6 +25,7 @@ from contextlm.data.loader import Stream, micro_batches
 from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.model.builder import build_model
+from contextlm.model.compilation import compile_parts, compiled_unit
 from contextlm.model.language_model import ContextLM
 from contextlm.model.token_batch import DocumentEnds
 from contextlm.parallel.layout import Layout
@@ -180,6 +181,7 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     """This rank's stage on its device, in its precision, behind megatron-core's gradient buffers."""
     parallel = config.parallel
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
+    compile_parts(model, compiled_unit(config, next(model[0].parameters()).device))
     transformer_config = get_model_config(model[0])
     buffers = DistributedDataParallelConfig(
         grad_reduce_in_fp32=parallel.accumulate_allreduce_grads_in_fp32,

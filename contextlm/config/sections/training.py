@@ -77,6 +77,12 @@ class TrainingConfig:
     )
     bf16: bool = option(False, "bfloat16 weights and activations over fp32 master weights.")
     fp16: bool = option(False, "fp16 weights and activations over fp32 master weights, with a loss scale.")
+    compile: str = option(
+        "auto",
+        "Compile the model with torch.compile: model, as one graph; layer, layer by layer; off. auto is off on a CPU and "
+        "with what cannot be compiled, else the largest that fits the other options.",
+        choices=("auto", "off", "layer", "model"),
+    )
     recompute_granularity: str | None = option(
         None,
         "Save activation memory by computing again in the backward pass: full, whole layers (--recompute-method); "

@@ -1,0 +1,61 @@
+"""What `--compile` comes to: what of the model is compiled, and what speaks against it."""
+
+from __future__ import annotations
+
+from contextlm.config.schema import Config
+
+
+def compile_unit(config: Config, on_cuda: bool) -> str:
+    """What is compiled: "model", "layer" or "off".
+
+    Args:
+        config: the resolved configuration.
+        on_cuda: whether the model lies on a CUDA device; elsewhere `auto` compiles nothing.
+    """
+    if config.training.compile != "auto":
+        return config.training.compile
+    if not on_cuda or _against_any(config):
+        return "off"
+    return "layer" if _against_whole(config) else "model"
+
+
+def compile_problems(config: Config) -> list[str]:
+    """Why what `--compile` demands cannot be had."""
+    unit = config.training.compile
+    if unit not in ("layer", "model"):
+        return []
+    found = [f"--compile {unit}: {reason}; drop that, or use --compile off" for reason in _against_any(config)]
+    if unit == "model" and not found:
+        found = [f"--compile {unit}: {reason}; use --compile layer" for reason in _against_whole(config)]
+    return found
+
+
+def _against_any(config: Config) -> list[str]:
+    model, parallel, training, data = config.model, config.parallel, config.training, config.data
+    reasons = {
+        f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size} exchanges messages inside a layer": (
+            parallel.tensor_model_parallel_size > 1
+        ),
+        "--hidden-dropout and --attention-dropout draw their numbers from generators that a graph cannot hold": model.hidden_dropout + model.attention_dropout > 0,
+        "--recompute-granularity selective cuts a layer in pieces": training.recompute_granularity == "selective",
+        "--overlap-param-gather waits for weights inside a layer": parallel.overlap_param_gather,
+        "--reset-position-ids and --reset-attention-mask give each batch another shape": (
+            data.reset_position_ids or data.reset_attention_mask
+        ),
+        "--transformer-impl transformer_engine brings its own kernels": model.transformer_impl == "transformer_engine",
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
+def _against_whole(config: Config) -> list[str]:
+    parallel = config.parallel
+    reasons = {
+        "a stage of a pipeline is no whole model": parallel.pipeline_model_parallel_size > 1,
+        "--recompute-granularity full computes layers again one by one": (
+            config.training.recompute_granularity == "full"
+        ),
+        "--overlap-grad-reduce sends what a finished layer yields, and one graph finishes all at once": (
+            parallel.overlap_grad_reduce
+        ),
+    }
+    return [reason for reason, holds in reasons.items() if holds]

@@ -1,0 +1,72 @@
+"""Compile the model of a stage: as one graph, or layer by layer. `--compile` says which.
+
+A compiler fuses norms, GELU, residuals, the context head and the loss into a fifth of the kernels, and never waits for
+Python between them. The weights, their names and the checkpoints stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contextlm.config.compile_unit import compile_unit
+from contextlm.config.schema import Config
+from contextlm.errors import UserError
+from contextlm.model.backends import TorchSpecProvider, choose_backend
+from contextlm.model.fused_loss import token_losses
+from contextlm.model.language_model import ContextLM
+
+
+def compiled_unit(config: Config, device: torch.device) -> str:
+    """What of the model is compiled on a device: "model", "layer" or "off"; Transformer Engine's layers never are.
+
+    Raises:
+        UserError: it was demanded, and cannot be had with the layers that are installed here.
+    """
+    unit = compile_unit(config, device.type == "cuda")
+    if isinstance(choose_backend(config.model.transformer_impl, config.half_precision), TorchSpecProvider):
+        return unit
+    if config.training.compile in ("layer", "model"):
+        raise UserError(f"--compile {unit}: the layers here are Transformer Engine's; add --transformer-impl torch")
+    return "off"
+
+
+def compile_parts(parts: Iterable[ContextLM], unit: str) -> None:
+    """Have the forward passes of `parts` compiled when they first run, and their backward passes with them.
+
+    Args:
+        parts: of this rank's stage, on its device; their matrices are not shared by tensor-parallel ranks.
+        unit: "model", one graph from tokens to losses; "layer", one for each kind of layer, and one for the loss; a
+            break in a graph is an error. "off" changes nothing.
+    """
+    for part in parts if unit != "off" else ():
+        if unit == "model":
+            part.token_losses = token_losses
+            if part.position_embedding_type == "rope":
+                part.rotary_pos_emb = _Angles(part.rotary_pos_emb, part.max_sequence_length)
+            part.compile(fullgraph=True, dynamic=False)
+            continue
+        part.token_losses = torch.compile(token_losses, fullgraph=True, dynamic=False)
+        for layer in part.decoder.layers:
+            layer.compile(fullgraph=True, dynamic=False)
+
+
+class _Angles(torch.nn.Module):
+    """Rotation angles of all positions, worked out beforehand: megatron-core's module moves and caches tensors.
+
+    Args:
+        rotary: megatron-core's module.
+        num_positions: how many.
+    """
+
+    def __init__(self, rotary: torch.nn.Module, num_positions: int) -> None:
+        super().__init__()
+        self.get_rotary_seq_len = rotary.get_rotary_seq_len
+        self.angles_S11D = rotary(num_positions)  # no buffer: it must stay fp32 in a model of 16 bits
+
+    def forward(self, length: int, **kwargs: Any) -> Tensor:
+        """The angles of positions 0 to `length`, [length, 1, 1, D]."""
+        return self.angles_S11D[:length]

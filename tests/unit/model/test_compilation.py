@@ -1,0 +1,53 @@
+"""The compiled model is the model: one graph, the same losses and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from contextlm.model.compilation import compile_parts
+from contextlm.model.fused_loss import token_losses
+from tests.small_configs import VOCAB_SIZE, small_config
+
+LENGTH = 22
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """Nothing compiled in one test may serve another."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def losses_and_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    model.train().zero_grad()
+    tokens = torch.randint(0, VOCAB_SIZE, (2, LENGTH + 1), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(LENGTH).expand(2, -1)
+    losses = model(tokens[:, :-1].contiguous(), positions, None, labels=tokens[:, 1:].contiguous())
+    losses.sum().backward()
+    return {"losses": losses.detach()} | {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("unit", ["model", "layer"])
+@pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
+def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
+    model = build(small_config(backbone))
+    assert model.vocab_size > VOCAB_SIZE  # there is padding to mask
+    expected = losses_and_gradients(model)
+    graphs = []
+    compiler = torch.compile
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=keep, **options))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **o: setattr(module, "forward", torch.compile(module.forward, **o))
+    )
+    compile_parts([model], unit)
+    actual = losses_and_gradients(model)
+    assert (len(graphs) == 1) == (unit == "model")  # by layer: the two kinds of layer, and the loss
+    for name, value in expected.items():
+        assert (actual[name] - value).abs().max() <= 1e-5 * value.abs().max(), name
