@@ -36,7 +36,9 @@ def _against_any(config: Config) -> list[str]:
         f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size} exchanges messages inside a layer": (
             parallel.tensor_model_parallel_size > 1
         ),
-        "--hidden-dropout and --attention-dropout draw their numbers from generators that a graph cannot hold": model.hidden_dropout + model.attention_dropout > 0,
+        "--hidden-dropout and --attention-dropout draw numbers from generators that a graph cannot hold": (
+            model.hidden_dropout + model.attention_dropout > 0
+        ),
         "--recompute-granularity selective cuts a layer in pieces": training.recompute_granularity == "selective",
         "--overlap-param-gather waits for weights inside a layer": parallel.overlap_param_gather,
         "--reset-position-ids and --reset-attention-mask give each batch another shape": (

@@ -1,8 +1,8 @@
 """AdamW as one kernel for all parameters of a group: it reads each gradient once and writes each weight once.
 
-With the update it clips the gradient, writes the 16-bit weight, and leaves everything as it is where the gradient norm
-is not finite. Per parameter of 16-bit weights it moves 30 bytes: gradient 4, and master weight and both moments 8 each
-in and out, weight 2.
+With the update it scales the gradient, which clips it, and writes the 16-bit weight; where the device says so, it
+leaves everything as it is. Per parameter of 16-bit weights it moves 30 bytes: gradient 4, master weight and both
+moments 8 each in and out, weight 2.
 
 Triton comes with torch for CUDA; elsewhere `adamw.py` has torch's own kernels.
 """
@@ -21,9 +21,10 @@ _BLOCK = 2048
 
 
 class Parameter(NamedTuple):
-    """The tensors of one parameter, contiguous and of equal length; all fp32 but `weight`.
+    """The tensors of one parameter, contiguous and of equal length; master weight and moments are fp32.
 
     Attributes:
+        gradient: in any type, the same for all parameters of a group.
         weight: what the model computes with, in 16 bits; None where that is `master` itself.
     """
 
@@ -39,21 +40,24 @@ class AdamWKernel:
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         device = parameters[0].master.device
-        self.weight_type = next((p.weight.dtype for p in parameters if p.weight is not None), None)
+        (self.gradient_type,) = {p.gradient.dtype for p in parameters}
+        (self.weight_type,) = {None if p.weight is None else p.weight.dtype for p in parameters}
         sizes = [p.master.numel() for p in parameters]
         blocks = [-(-size // _BLOCK) for size in sizes]
-        self.addresses = torch.tensor([_addresses(p) for p in parameters], dtype=torch.int64).to(device)
-        self.sizes = torch.tensor(sizes, dtype=torch.int64).to(device)
+        addresses = [_addresses(p) for p in parameters]
+        self.are_aligned = all(address % 16 == 0 for row in addresses for address in row)
+        self.addresses = _on(device, torch.tensor(addresses, dtype=torch.int64))
+        self.sizes = _on(device, torch.tensor(sizes, dtype=torch.int64))
         owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(blocks))
         first = torch.tensor(blocks).cumsum(0) - torch.tensor(blocks)
-        self.owner = owner.to(device, torch.int32)
-        self.place = (torch.arange(len(owner)) - first[owner]).to(device, torch.int32)
+        self.owner = _on(device, owner.int())
+        self.place = _on(device, (torch.arange(len(owner)) - first[owner]).int())
 
     def update(
         self,
         step: Tensor,
-        norm: Tensor,
-        max_norm: float,
+        scale: Tensor,
+        skip: Tensor,
         lr: float,
         betas: tuple[float, float],
         eps: float,
@@ -62,9 +66,9 @@ class AdamWKernel:
         """One update.
 
         Args:
-            step: of this update, from 1 on; fp32, on the device, as `norm` is.
-            norm: of all gradients; where it is not finite, nothing is written.
-            max_norm: gradients are scaled to it if `norm` is larger; 0 leaves them.
+            step: of this update, from 1 on; like `scale` and `skip` one number in fp32 on the device.
+            scale: the gradients are multiplied by it.
+            skip: where it is not 0, nothing is written.
             others: AdamW's.
         """
         _adamw[(len(self.owner),)](
@@ -73,15 +77,22 @@ class AdamWKernel:
             self.owner,
             self.place,
             step,
-            norm,
-            max_norm,
+            scale,
+            skip,
             lr,
             *betas,
             eps,
             weight_decay,
+            GRADIENT=_TYPES[self.gradient_type],
             WEIGHT=_TYPES[self.weight_type],
+            ALIGNED=self.are_aligned,
             BLOCK=_BLOCK,
         )
+
+
+def _on(device: torch.device, table: Tensor) -> Tensor:
+    """A copy there, for which the host does not wait."""
+    return table.pin_memory().to(device, non_blocking=True)
 
 
 def _addresses(parameter: Parameter) -> list[int]:
@@ -90,7 +101,16 @@ def _addresses(parameter: Parameter) -> list[int]:
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
-_TYPES = {None: None, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+_TYPES = {None: None, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+@triton.jit
+def _pointer(place, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    """The address that lies at `place`; where all are multiples of 16 bytes, 16 bytes are moved at once."""
+    address = tl.load(place)
+    if ALIGNED:
+        address = tl.multiple_of(address, 16)
+    return address.to(tl.pointer_type(TYPE))
 
 
 @triton.jit
@@ -100,35 +120,32 @@ def _adamw(
     owner,
     place,
     step_at,
-    norm_at,
-    max_norm,
+    scale_at,
+    skip_at,
     lr,
     beta1,
     beta2,
     eps,
     weight_decay,
+    GRADIENT: tl.constexpr,
     WEIGHT: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One block of one parameter."""
     which = tl.load(owner + tl.program_id(0))
     at = tl.load(place + tl.program_id(0)).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    norm = tl.load(norm_at).to(tl.float32)
-    # A NaN equals nothing, an infinity is no smaller than the largest number.
-    here = (at < tl.load(sizes + which)) & (norm == norm) & (norm < float("inf"))
+    here = (at < tl.load(sizes + which)) & (tl.load(skip_at) == 0)
     table = addresses + which * 5
-    gradient_at = tl.load(table).to(tl.pointer_type(tl.float32)) + at
-    master_at = tl.load(table + 1).to(tl.pointer_type(tl.float32)) + at
-    first_at = tl.load(table + 2).to(tl.pointer_type(tl.float32)) + at
-    second_at = tl.load(table + 3).to(tl.pointer_type(tl.float32)) + at
-    scale = 1.0
-    if max_norm > 0:
-        scale = tl.minimum(max_norm / (norm + 1e-6), 1.0)
-    gradient = tl.load(gradient_at, mask=here) * scale
+    gradient_at = _pointer(table, GRADIENT, ALIGNED) + at
+    master_at = _pointer(table + 1, tl.float32, ALIGNED) + at
+    first_at = _pointer(table + 2, tl.float32, ALIGNED) + at
+    second_at = _pointer(table + 3, tl.float32, ALIGNED) + at
+    gradient = tl.load(gradient_at, mask=here).to(tl.float32) * tl.load(scale_at)
     first = tl.load(first_at, mask=here)
     first = first + (1 - beta1) * (gradient - first)
     second = beta2 * tl.load(second_at, mask=here) + (1 - beta2) * gradient * gradient
-    step = tl.load(step_at).to(tl.float32)
+    step = tl.load(step_at)
     correction1 = 1 - tl.exp2(step * tl.log2(beta1))
     correction2 = 1 - tl.exp2(step * tl.log2(beta2))
     master = tl.load(master_at, mask=here) * (1 - lr * weight_decay)
@@ -137,5 +154,5 @@ def _adamw(
     tl.store(second_at, second, mask=here)
     tl.store(master_at, master, mask=here)
     if WEIGHT is not None:
-        weight_at = tl.load(table + 4).to(tl.pointer_type(WEIGHT)) + at
+        weight_at = _pointer(table + 4, WEIGHT, ALIGNED) + at
         tl.store(weight_at, master.to(WEIGHT), mask=here)

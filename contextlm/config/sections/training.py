@@ -79,8 +79,8 @@ class TrainingConfig:
     fp16: bool = option(False, "fp16 weights and activations over fp32 master weights, with a loss scale.")
     compile: str = option(
         "auto",
-        "Compile the model with torch.compile: model, as one graph; layer, layer by layer; off. auto is off on a CPU and "
-        "with what cannot be compiled, else the largest that fits the other options.",
+        "Compile the model with torch.compile: model, as one graph; layer, layer by layer; off. auto is off on a CPU "
+        "and with what cannot be compiled, else the largest that fits the other options.",
         choices=("auto", "off", "layer", "model"),
     )
     recompute_granularity: str | None = option(

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from contextlm.model.compilation import compile_parts
-from contextlm.model.fused_loss import token_losses
 from tests.small_configs import VOCAB_SIZE, small_config
 
 LENGTH = 22
