@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlm.megatron import (
     adamw,
     checkpoint_writer,
+    first_gradient,
     grad_norm,
     logits_max,
     lone_replica,
@@ -23,6 +24,7 @@ def apply() -> None:
         adamw,
         grad_norm,
         token_scale,
+        first_gradient,
         lone_replica,
         logits_max,
         recompute_bias,
