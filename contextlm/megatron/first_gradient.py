@@ -1,8 +1,8 @@
 """The first micro-batch's gradients are written to the buffer, not added to zeros.
 
-What is slow: `zero_grad_buffer` (distributed/distributed_data_parallel.py:542) fills the buffer with zeros, and the hook
-of each parameter (line 433) reads it to add the first gradient: 8 bytes of memory traffic for each fp32 gradient, in
-every iteration, that say nothing.
+What is slow: `zero_grad_buffer` (distributed/distributed_data_parallel.py:542) fills the buffer with zeros, and the
+hook of each parameter (line 433) reads it to add the first gradient: 8 bytes of memory traffic for each fp32 gradient,
+in every iteration, that say nothing.
 The mend: a parameter is marked instead, and its next gradient copied. What got none is zeroed before it is reduced.
 Test: tests/unit/megatron/test_first_gradient.py.
 """

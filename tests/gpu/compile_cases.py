@@ -1,0 +1,84 @@
+"""What the processes of the tests of compiled models do; run by the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.distributed.causality_cases import random_tokens
+from tests.distributed.runs import small_run
+from tests.random_weights import randomize
+
+
+def losses_and_gradients(backbone: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Of one micro-batch through random weights: each token's loss, and the gradient of their sum by parameter."""
+    with small_run(backbone, **values) as run:
+        randomize(run.language_model[0])
+        tokens_BS = random_tokens(run, 2, run.config.model.seq_length + 1)
+        inputs_BS, labels_BS = tokens_BS[:, :-1].contiguous(), tokens_BS[:, 1:].contiguous()
+        positions_BS = torch.arange(inputs_BS.shape[1], device=inputs_BS.device).expand_as(inputs_BS)
+        run.model[0].zero_grad_buffer()
+        losses_BS = run.model[0].train()(inputs_BS, positions_BS, None, labels=labels_BS)
+        losses_BS.sum().backward()
+        found = {name: weight.main_grad for name, weight in run.language_model[0].named_parameters()}
+        return {name: value.float().cpu().numpy() for name, value in {"losses": losses_BS.detach(), **found}.items()}
+
+
+def compilations(values: dict[str, Any]) -> tuple[list[int], int]:
+    """Train, evaluate and train on: how many graphs there are after each, and the breaks among them."""
+    from contextlm.training.evaluation import evaluate
+    from contextlm.training.step import train_step
+
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    counts = []
+    with small_run("pythia", **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        for _ in range(2):
+            for _ in range(3):
+                train_step(run, batches)
+            evaluate(run, run.datasets.validation, 2)
+            counts.append(counters["stats"]["unique_graphs"])
+        batches.close()
+    return counts, sum(counters["graph_break"].values())
+
+
+def updates(gradient_type: str, weight_type: str | None) -> tuple[dict[str, float], bool]:
+    """The kernel beside torch's own after ten updates, clipped: how far apart, relative to the largest value.
+
+    Returns:
+        the distances by kind; whether an update that is skipped leaves every bit as it was.
+    """
+    from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter
+
+    torch.manual_seed(1)
+    device, sizes = torch.device("cuda"), (1, 2047, 2048, 4097, 100_000)
+    masters = [torch.randn(size, device=device) for size in sizes]
+    gradients = [torch.randn(size, device=device).to(getattr(torch, gradient_type)) for size in sizes]
+    moments = [[torch.zeros_like(master) for master in masters] for _ in range(2)]
+    weights = [None if weight_type is None else master.to(getattr(torch, weight_type)) for master in masters]
+    copies = [[tensor.clone() for tensor in tensors] for tensors in (masters, *moments)]
+    kernel = AdamWKernel(list(map(Parameter, gradients, masters, *moments, weights)))
+    step, scale = torch.zeros(1, device=device), torch.full((1,), 0.25, device=device)
+    no, yes = torch.zeros(1, device=device), torch.ones(1, device=device)
+    settings: dict[str, Any] = {"lr": 1e-2, "eps": 1e-8, "weight_decay": 0.1}
+    for _ in range(10):
+        step += 1
+        kernel.update(step, scale, no, betas=(0.9, 0.95), **settings)
+        scaled = [gradient.float() * scale for gradient in gradients]
+        more = {"beta1": 0.9, "beta2": 0.95, "amsgrad": False, "maximize": False}
+        torch._fused_adamw_(copies[0], scaled, *copies[1:], [], [step] * len(sizes), **settings, **more)
+    found = {
+        kind: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
+        for kind, ours, theirs in zip(("master", "exp_avg", "exp_avg_sq"), (masters, *moments), copies, strict=True)
+    }
+    if weight_type is not None:
+        written = all(torch.equal(w, m.to(w.dtype)) for w, m in zip(weights, masters, strict=True))
+        found["weight"] = 0.0 if written else 1.0
+    held = [tensor for tensor in (*masters, *moments[0], *moments[1], *weights) if tensor is not None]
+    before = [tensor.clone() for tensor in held]
+    kernel.update(step, torch.full_like(scale, torch.nan), yes, betas=(0.9, 0.95), **settings)
+    return found, all(torch.equal(a, b) for a, b in zip(before, held, strict=True))

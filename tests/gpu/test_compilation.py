@@ -1,0 +1,52 @@
+"""The compiled model on a GPU: the same numbers, no leak, one graph; and AdamW as one kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.distributed.causality_cases import leaks
+from tests.distributed.pool import Pool
+from tests.gpu import compile_cases
+from tests.small_configs import BACKBONES
+
+pytestmark = pytest.mark.gpu
+
+
+def distance(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest distance of a tensor, relative to its norm."""
+    return max(np.linalg.norm(found[name] - value) / np.linalg.norm(value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("unit", ["model", "layer"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_losses_and_gradients_are_those_of_the_model_as_it_is(gpu_pool: Pool, backbone: str, unit: str) -> None:
+    def run(**values: object) -> dict[str, np.ndarray]:
+        return gpu_pool.run(compile_cases.losses_and_gradients, 1, backbone=backbone, values=values)[0]
+
+    expected = run()
+    assert distance(run(compile=unit), expected) < 1e-5
+    # In 16 bits the compiled model rounds less often, so it is no farther from fp32.
+    assert distance(run(compile=unit, bf16=True), expected) < 1.2 * distance(run(bf16=True), expected)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_token_sees_a_later_one(gpu_pool: Pool, backbone: str) -> None:
+    values = {"bf16": True, "seq_length": 33, "compile": "model"}
+    assert gpu_pool.run(leaks, 1, backbone=backbone, values=values) == [[]]
+    assert gpu_pool.run(leaks, 1, backbone=backbone, values=values, off_by_one=True) != [[]]
+
+
+@pytest.mark.parametrize("unit", ["model", "layer"])
+def test_nothing_is_compiled_twice(gpu_pool: Pool, unit: str) -> None:
+    values = {"bf16": True, "compile": unit, "micro_batch_size": 2, "global_batch_size": 4}
+    ((counts, breaks),) = gpu_pool.run(compile_cases.compilations, 1, values=values)
+    assert counts[0] == counts[1] > 0 and breaks == 0, (counts, breaks)
+
+
+@pytest.mark.parametrize("weight_type", ["bfloat16", "float16", None])
+@pytest.mark.parametrize("gradient_type", ["float32", "bfloat16"])
+def test_the_update_is_adamw(gpu_pool: Pool, gradient_type: str, weight_type: str | None) -> None:
+    arguments = {"gradient_type": gradient_type, "weight_type": weight_type}
+    ((distances, untouched),) = gpu_pool.run(compile_cases.updates, 1, **arguments)
+    assert untouched and all(value < 2e-6 for value in distances.values()), distances
