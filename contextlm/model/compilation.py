@@ -1,7 +1,8 @@
 """Compile the model of a stage: as one graph, or layer by layer. `--compile` says which.
 
-A compiler fuses norms, GELU, residuals, the context head and the loss into a fifth of the kernels, and never waits for
-Python between them. The weights, their names and the checkpoints stay what they are.
+A compiler fuses norms, GELU, residuals and the context head into a fifth of the kernels, and never waits for Python
+between them; the loss has kernels of its own (`fused_loss.py`). The weights, their names and the checkpoints stay what
+they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from contextlm.config.compile_unit import compile_unit
 from contextlm.config.schema import Config
 from contextlm.errors import UserError
 from contextlm.model.backends import TorchSpecProvider, choose_backend
-from contextlm.model.fused_loss import token_losses
 from contextlm.model.language_model import ContextLM
 
 
@@ -39,17 +39,15 @@ def compile_parts(parts: Iterable[ContextLM], unit: str) -> None:
 
     Args:
         parts: of this rank's stage, on its device; their matrices are not shared by tensor-parallel ranks.
-        unit: "model", one graph from tokens to losses; "layer", one for each kind of layer, and one for the loss; a
-            break in a graph is an error. "off" changes nothing.
+        unit: "model", one graph from tokens to logits; "layer", one for each kind of layer; a break in a graph is an
+            error. "off" changes nothing.
     """
     for part in parts if unit != "off" else ():
         if unit == "model":
-            part.token_losses = token_losses
             if part.position_embedding_type == "rope":
                 part.rotary_pos_emb = _Angles(part.rotary_pos_emb, part.max_sequence_length)
-            part.compile(fullgraph=True, dynamic=False)
+            part.states_or_logits = torch.compile(part.states_or_logits, fullgraph=True, dynamic=False)
             continue
-        part.token_losses = torch.compile(token_losses, fullgraph=True, dynamic=False)
         for layer in part.decoder.layers:
             layer.compile(fullgraph=True, dynamic=False)
 

@@ -9,7 +9,6 @@ Shapes: S tokens, B batch, V padded vocabulary or this tensor-parallel rank's pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
@@ -28,16 +27,11 @@ class ContextLM(GPTModel):
     Args:
         true_vocab_size: token ids below this exist; the rows from there to `vocab_size` are padding.
         others: megatron-core's `GPTModel`.
-
-    Attributes:
-        token_losses: hidden states, output weight, labels and true vocabulary size to losses, where something fuses
-            that (`compilation.py`); None is megatron-core's way.
     """
 
     def __init__(self, *, true_vocab_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.true_vocab_size = true_vocab_size
-        self.token_losses: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None
 
     def _preprocess(
         self,
@@ -59,24 +53,47 @@ class ContextLM(GPTModel):
         assert position_ids is not None
         return states, angles_S11D[:, 0][position_ids.T], *others  # [S, B, 1, D]
 
+    def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Per-token loss [B, S] where labels are given, else logits [B, S, V]; states [S, B, H] between stages.
+
+        The arguments are megatron-core's.
+        """
+        output = self.states_or_logits(*args, **kwargs)
+        if not self.post_process:
+            return output
+        if labels is None:
+            self._mask_padding(output)
+            return output.transpose(0, 1).contiguous()
+        if output.is_cuda:
+            return self._fused_losses(output, labels)
+        self._mask_padding(output)
+        return self.compute_language_model_loss(labels, output)
+
+    def states_or_logits(self, *args: Any, **kwargs: Any) -> Tensor:
+        """All but the loss: logits [S, B, V] of the last stage, padding unmasked, else states [S, B, H]."""
+        return super().forward(*args, **kwargs)
+
     def _postprocess(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """Per-token loss [B, S] where labels are given, else logits [B, S, V]; states [S, B, H] between stages."""
+        """Logits [S, B, V], or the states of a stage that is not the last."""
         if not self.post_process:
             return hidden_states
-        tied, labels_BS = self.share_embeddings_and_output_weights, kwargs.get("labels")
-        weight = self.shared_embedding_or_output_weight() if tied else None
-        if self.token_losses is not None and labels_BS is not None:
-            weight = self.output_layer.weight if weight is None else weight
-            return self.token_losses(hidden_states, weight, labels_BS, self.true_vocab_size)
+        tied = self.share_embeddings_and_output_weights
         logits_SBV, _ = self.output_layer(
             hidden_states,
-            weight=weight,
+            weight=self.shared_embedding_or_output_weight() if tied else None,
             runtime_gather_output=kwargs.get("runtime_gather_output"),
         )
-        self._mask_padding(logits_SBV)
-        if labels_BS is None:
-            return logits_SBV.transpose(0, 1).contiguous()
-        return self.compute_language_model_loss(labels_BS, logits_SBV)
+        return logits_SBV
+
+    def _fused_losses(self, logits_SBV: Tensor, labels_BS: Tensor) -> Tensor:
+        """Per-token loss [B, S]; the logits are overwritten with their gradients."""
+        from contextlm.model.fused_loss import token_losses  # Triton comes with torch for CUDA
+
+        group, (length, batch, width) = self.pg_collection.tp, logits_SBV.shape
+        first_id = group.rank() * width
+        num_ids = max(0, min(width, self.true_vocab_size - first_id))
+        losses_N = token_losses(logits_SBV.flatten(0, 1), labels_BS.t().flatten(), first_id, num_ids, group)
+        return losses_N.view(length, batch).t()
 
     def _mask_padding(self, logits_SBV: Tensor) -> None:
         """Set the logits of padded ids to -inf, in place: unmasked they take probability from real ids.

@@ -22,7 +22,7 @@ from contextlm.training.setup import Run
 _COMPILED = {
     "off": "not compiled",
     "layer": "compiled one by one (the first iterations wait for it)",
-    "model": "compiled as one graph with embedding and loss (the first iterations wait for it)",
+    "model": "compiled as one graph, embedding and output layer included (the first iterations wait for it)",
 }
 
 

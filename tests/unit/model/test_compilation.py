@@ -47,6 +47,6 @@ def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
     )
     compile_parts([model], unit)
     actual = losses_and_gradients(model)
-    assert (len(graphs) == 1) == (unit == "model")  # by layer: the two kinds of layer, and the loss
+    assert (len(graphs) == 1) == (unit == "model")  # by layer: one for each of the two kinds
     for name, value in expected.items():
         assert (actual[name] - value).abs().max() <= 1e-5 * value.abs().max(), name
