@@ -14,6 +14,7 @@ from contextlm.megatron import (
     safe_loading,
     tensor_group,
     token_scale,
+    viewless,
 )
 
 
@@ -31,5 +32,6 @@ def apply() -> None:
         recompute_uniform,
         checkpoint_writer,
         safe_loading,
+        viewless,
     ):
         mend.install()

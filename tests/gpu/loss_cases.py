@@ -37,8 +37,10 @@ def distances(num_ids: int, dtype: str) -> tuple[float, float]:
         (losses * weights.cuda()).sum().backward()
         assert share.grad is not None
         found, wanted = share.grad.double().cpu(), gradient[:, first : first + width]
-        loss = (losses.detach().double().cpu() - expected.detach()).abs().max() / expected.detach().abs().max()
-        return float(loss), float((found - wanted).abs().max() / gradient.abs().max())
+        loss = (losses.detach().double().cpu() - expected.detach()).abs().max() / expected.detach().abs().max().clamp(
+            min=1
+        )
+        return float(loss), float((found - wanted).abs().max() / gradient.abs().max().clamp(min=0.1))
 
 
 def padding_matters() -> bool:

@@ -13,9 +13,9 @@ from tests.small_configs import BACKBONES
 pytestmark = pytest.mark.gpu
 
 
-def distance(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """The largest distance of a tensor, relative to its norm."""
-    return max(np.linalg.norm(found[name] - value) / np.linalg.norm(value) for name, value in expected.items())
+def distances(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[float]:
+    """The distance of each tensor, relative to its norm."""
+    return [float(np.linalg.norm(found[name] - value) / np.linalg.norm(value)) for name, value in expected.items()]
 
 
 @pytest.mark.parametrize("unit", ["model", "layer"])
@@ -25,9 +25,10 @@ def test_losses_and_gradients_are_those_of_the_model_as_it_is(gpu_pool: Pool, ba
         return gpu_pool.run(compile_cases.losses_and_gradients, 1, backbone=backbone, values=values)[0]
 
     expected = run()
-    assert distance(run(compile=unit), expected) < 1e-5
+    assert max(distances(run(compile=unit), expected)) < 1e-5
     # In 16 bits the compiled model rounds less often, so it is no farther from fp32.
-    assert distance(run(compile=unit, bf16=True), expected) < 1.2 * distance(run(bf16=True), expected)
+    compiled, eager = (distances(run(compile=how, bf16=True), expected) for how in (unit, "off"))
+    assert np.mean(compiled) < 1.1 * np.mean(eager), (compiled, eager)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

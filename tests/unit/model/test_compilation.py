@@ -28,12 +28,18 @@ def losses_and_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {"losses": losses.detach()} | {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    tokens = torch.randint(0, VOCAB_SIZE, (2, LENGTH), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return model.eval()(tokens, torch.arange(LENGTH).expand(2, -1), None)[..., :VOCAB_SIZE]
+
+
 @pytest.mark.parametrize("unit", ["model", "layer"])
 @pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
 def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
     model = build(small_config(backbone))
     assert model.vocab_size > VOCAB_SIZE  # there is padding to mask
-    expected = losses_and_gradients(model)
+    expected, expected_logits = losses_and_gradients(model), logits(model)
     graphs = []
     compiler = torch.compile
 
@@ -46,6 +52,8 @@ def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
         torch.nn.Module, "compile", lambda module, **o: setattr(module, "forward", torch.compile(module.forward, **o))
     )
     compile_parts([model], unit)
+    torch.testing.assert_close(logits(model), expected_logits)
+    graphs.clear()
     actual = losses_and_gradients(model)
     assert (len(graphs) == 1) == (unit == "model")  # by layer: one for each of the two kinds
     for name, value in expected.items():
