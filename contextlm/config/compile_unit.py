@@ -5,28 +5,31 @@ from __future__ import annotations
 from contextlm.config.schema import Config
 
 
-def compile_unit(config: Config, on_cuda: bool) -> str:
+def compile_unit(config: Config, data_parallel_size: int, on_cuda: bool) -> str:
     """What is compiled: "model", "layer" or "off".
 
     Args:
         config: the resolved configuration.
+        data_parallel_size: copies of the model; one has nobody to overlap its messages with.
         on_cuda: whether the model lies on a CUDA device; elsewhere `auto` compiles nothing.
     """
     if config.training.compile != "auto":
         return config.training.compile
     if not on_cuda or _against_any(config):
         return "off"
-    return "layer" if _against_whole(config) else "model"
+    return "layer" if _against_whole(config, data_parallel_size) else "model"
 
 
-def compile_problems(config: Config) -> list[str]:
+def compile_problems(config: Config, data_parallel_size: int) -> list[str]:
     """Why what `--compile` demands cannot be had."""
     unit = config.training.compile
     if unit not in ("layer", "model"):
         return []
     found = [f"--compile {unit}: {reason}; drop that, or use --compile off" for reason in _against_any(config)]
     if unit == "model" and not found:
-        found = [f"--compile {unit}: {reason}; use --compile layer" for reason in _against_whole(config)]
+        found = [
+            f"--compile {unit}: {reason}; use --compile layer" for reason in _against_whole(config, data_parallel_size)
+        ]
     return found
 
 
@@ -49,7 +52,7 @@ def _against_any(config: Config) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _against_whole(config: Config) -> list[str]:
+def _against_whole(config: Config, data_parallel_size: int) -> list[str]:
     parallel = config.parallel
     reasons = {
         "a stage of a pipeline is no whole model": parallel.pipeline_model_parallel_size > 1,
@@ -57,7 +60,7 @@ def _against_whole(config: Config) -> list[str]:
             config.training.recompute_granularity == "full"
         ),
         "--overlap-grad-reduce sends what a finished layer yields, and one graph finishes all at once": (
-            parallel.overlap_grad_reduce
+            parallel.overlap_grad_reduce and data_parallel_size > 1
         ),
     }
     return [reason for reason, holds in reasons.items() if holds]

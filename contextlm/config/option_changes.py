@@ -68,6 +68,7 @@ HARMLESS = (
     "check_for_nan_in_loss_and_grad",
     "check_replicas_interval",
     "clip_grad",
+    "compile",
     "context_control",
     "data_cache_path",
     "ddp_bucket_size",

@@ -41,7 +41,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *pipeline_problems(config),
         *batch_problems(config, world_size),
         *recompute_problems(config),
-        *compile_problems(config),
+        *compile_problems(config, config.data_parallel_size(world_size)),
         *_precision(config),
         *schedule_problems(config),
         *split_problems(config),

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
+
+if TYPE_CHECKING:
+    from contextlm.megatron.adamw_kernel import AdamWKernel
 
 # torch's own methods without their marks for torch._dynamo, which the first call of a marked one imports: a second.
 _ADD_PARAM_GROUP, _STATE_DICT, _LOAD_STATE_DICT = (
@@ -33,7 +36,7 @@ _ADD_PARAM_GROUP, _STATE_DICT, _LOAD_STATE_DICT = (
 
 
 class FusedAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter, 2019) on torch's fused kernel.
+    """AdamW (Loshchilov and Hutter, 2019) on torch's fused kernel; on CUDA on one of ours (`adamw_kernel.py`).
 
     `exp_avg` and `exp_avg_sq` are the only state of a parameter. `group["step"]` is one 1-element fp32 tensor
     shared by all groups; on disk it is an int.
@@ -46,9 +49,12 @@ class FusedAdamW(torch.optim.Optimizer):
     Attributes:
         found_inf: scalar, fp32, on the device, for the next steps: 1 leaves parameters, moments and step as they are,
             bit for bit; 0 or None updates.
+        gradient_scale: scalar, fp32, on the device: our kernel multiplies gradients by it; torch's knows none.
+        weights: the 16-bit weights of fp32 parameters, which our kernel writes with them.
     """
 
     found_inf: torch.Tensor | None = None
+    gradient_scale: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -62,6 +68,13 @@ class FusedAdamW(torch.optim.Optimizer):
         assert adam_w_mode, "L2-regularised Adam is not offered"
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._share_step(0)
+        self.weights: dict[torch.Tensor, torch.Tensor] = {}
+        self._kernels: dict[tuple[int, ...], AdamWKernel] = {}
+
+    @property
+    def has_own_kernel(self) -> bool:
+        """Whether it scales gradients and writes 16-bit weights."""
+        return self.param_groups[0]["step"].is_cuda
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters."""
@@ -89,6 +102,13 @@ class FusedAdamW(torch.optim.Optimizer):
                     self.state[p]["exp_avg"] = torch.zeros_like(p)
                     self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
             beta1, beta2 = group["betas"]
+            if self.has_own_kernel:
+                scale = torch.ones_like(step) if self.gradient_scale is None else self.gradient_scale
+                skip = torch.zeros_like(step) if found_inf is None else found_inf
+                settings = group["lr"], (beta1, beta2), group["eps"], group["weight_decay"]
+                self._kernel(params).update(step, scale, skip, *settings)
+                continue
+            assert self.gradient_scale is None and not self.weights
             torch._fused_adamw_(
                 params,
                 [p.grad for p in params],
@@ -105,6 +125,21 @@ class FusedAdamW(torch.optim.Optimizer):
                 maximize=False,
                 found_inf=found_inf,
             )
+
+    def _kernel(self, params: list[torch.Tensor]) -> AdamWKernel:
+        """The kernel of a group, made anew where a tensor has moved, as when a state is loaded."""
+        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with torch for CUDA
+
+        tensors = [
+            Parameter(p.grad, p, self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"], self.weights.get(p))
+            for p in params
+        ]
+        places = tuple(t.data_ptr() for parameter in tensors for t in parameter if t is not None)
+        if places not in self._kernels:
+            if len(self._kernels) > 2 * len(self.param_groups):  # what is loaded, or trained on, lies elsewhere
+                self._kernels.clear()
+            self._kernels[places] = AdamWKernel(tensors)
+        return self._kernels[places]
 
     def state_dict(self) -> dict[str, Any]:
         """The state, with the step as an int: a tensor would be stored once per group."""

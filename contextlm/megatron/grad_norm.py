@@ -54,8 +54,12 @@ def clip(
     gradients = [owner.grad for owner in owners if owner.grad is not None]
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     if gradients:
-        factor = (max_norm / (total_norm + 1e-6)).nan_to_num(nan=1.0).clamp(max=1.0)
-        torch._foreach_mul_(gradients, factor.float())
+        torch._foreach_mul_(gradients, clip_factor(max_norm, total_norm))
+
+
+def clip_factor(max_norm: float, total_norm: Tensor) -> Tensor:
+    """What the clip multiplies the gradients by: a scalar, fp32, on the device."""
+    return (max_norm / (total_norm + 1e-6)).nan_to_num(nan=1.0).clamp(max=1.0).float()
 
 
 def install() -> None:

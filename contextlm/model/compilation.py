@@ -1,7 +1,7 @@
 """Compile the model of a stage: as one graph, or layer by layer. `--compile` says which.
 
 A compiler fuses norms, GELU, residuals and the context head into a fifth of the kernels, and never waits for Python
-between them; the loss has kernels of its own (`fused_loss.py`). The weights, their names and the checkpoints stay what
+between them; the loss has kernels of its own (`megatron/fused_loss.py`). The weights, their names and the checkpoints stay what
 they are.
 """
 
@@ -20,13 +20,13 @@ from contextlm.model.backends import TorchSpecProvider, choose_backend
 from contextlm.model.language_model import ContextLM
 
 
-def compiled_unit(config: Config, device: torch.device) -> str:
+def compiled_unit(config: Config, data_parallel_size: int, device: torch.device) -> str:
     """What of the model is compiled on a device: "model", "layer" or "off"; Transformer Engine's layers never are.
 
     Raises:
         UserError: it was demanded, and cannot be had with the layers that are installed here.
     """
-    unit = compile_unit(config, device.type == "cuda")
+    unit = compile_unit(config, data_parallel_size, device.type == "cuda")
     if isinstance(choose_backend(config.model.transformer_impl, config.half_precision), TorchSpecProvider):
         return unit
     if config.training.compile in ("layer", "model"):

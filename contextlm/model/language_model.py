@@ -87,7 +87,7 @@ class ContextLM(GPTModel):
 
     def _fused_losses(self, logits_SBV: Tensor, labels_BS: Tensor) -> Tensor:
         """Per-token loss [B, S]; the logits are overwritten with their gradients."""
-        from contextlm.model.fused_loss import token_losses  # Triton comes with torch for CUDA
+        from contextlm.megatron.fused_loss import token_losses  # Triton comes with torch for CUDA
 
         group, (length, batch, width) = self.pg_collection.tp, logits_SBV.shape
         first_id = group.rank() * width

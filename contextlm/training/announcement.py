@@ -39,7 +39,8 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{layout_words(config, run.runtime.world_size)}, {run.num_microbatches} micro-batch(es) an iteration"
         f"{' at first' if config.training.rampup_batch_size else ''}",
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}"
-        f"{_declined(config)}, {_COMPILED[compiled_unit(config, run.runtime.device)]}; "
+        f"{_declined(config)}, "
+        f"{_COMPILED[compiled_unit(config, run.layout.data_parallel_size, run.runtime.device)]}; "
         f"optimizer {Adam.__name__} (torch {torch.__version__})",
         data_table(dict(_splits(run))),
     )

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.utils import get_model_config
+from torch import Tensor
 
 from contextlm.checkpoints.optimizer_state import identity
 from contextlm.config.schedule_lengths import schedule_lengths
@@ -46,7 +48,24 @@ def build_optimizer(config: Config, model: Sequence[DistributedDataParallel]) ->
         use_gloo_process_groups=False,
     )
     _check(optimizer, model)
+    if config.half_precision and next(model[0].parameters()).is_cuda:
+        (chained,) = optimizer.chained_optimizers
+        chained.optimizer.weights = _weights_of_masters(chained)
     return optimizer
+
+
+def _weights_of_masters(optimizer: MegatronOptimizer) -> dict[Tensor, Tensor]:
+    """The 16-bit weights of the fp32 masters that this rank updates, flat, where the model reads them."""
+    if not isinstance(optimizer, DistributedOptimizer):
+        masters, weights = optimizer.fp32_from_float16_groups, optimizer.float16_groups
+        return {m: w.detach() for ms, ws in zip(masters, weights, strict=True) for m, w in zip(ms, ws, strict=True)}
+    found = {}
+    for masters, weights in zip(optimizer.shard_fp32_from_float16_groups, optimizer.model_float16_groups, strict=True):
+        for master, weight in zip(masters, weights, strict=True):
+            place = optimizer._get_model_param_range_map(weight)["gbuf_world_in_bucket"]
+            buffer, _, bucket = optimizer.model_param_gbuf_map[weight]
+            found[master] = optimizer.buffers[buffer].buckets[bucket].param_data.view(-1)[place.start : place.end]
+    return found
 
 
 def _check(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel]) -> None:

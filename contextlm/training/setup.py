@@ -181,7 +181,7 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     """This rank's stage on its device, in its precision, behind megatron-core's gradient buffers."""
     parallel = config.parallel
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
-    compile_parts(model, compiled_unit(config, next(model[0].parameters()).device))
+    compile_parts(model, compiled_unit(config, layout.data_parallel_size, next(model[0].parameters()).device))
     transformer_config = get_model_config(model[0])
     buffers = DistributedDataParallelConfig(
         grad_reduce_in_fp32=parallel.accumulate_allreduce_grads_in_fp32,

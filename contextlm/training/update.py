@@ -1,7 +1,7 @@
 """One update of the weights from the gradients that are there, or none: what megatron-core's `step` does, and a choice.
 
 Its steps are megatron-core's own, in its order: gradients to the master weights, norm, clip, AdamW, masters to weights.
-Between norm and clip the device decides whether AdamW leaves out this one.
+Between norm and clip the device decides whether AdamW leaves out this one. On CUDA one kernel does the last three.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
 
 from contextlm.megatron import grad_norm
@@ -45,8 +47,22 @@ def update(run: Run, loss: Tensor) -> Update:
     gradients = optimizer.get_main_grads_for_grad_norm()
     norm, own_norms = grad_norm.total(gradients, optimizer.get_grad_stats_parallel_group())
     skipped = run.skipping.why(run.progress.iteration + 1, loss, norm)
-    if run.config.optimizer.clip_grad > 0:
-        grad_norm.clip(optimizer.get_parameters(), run.config.optimizer.clip_grad, norm)
-    optimizer.optimizer.found_inf = (skipped > 0).float()
-    optimizer.step_with_ready_grads()
+    adamw, max_norm = optimizer.optimizer, run.config.optimizer.clip_grad
+    adamw.found_inf = (skipped > 0).float()
+    if max_norm > 0 and adamw.has_own_kernel:
+        adamw.gradient_scale = grad_norm.clip_factor(max_norm, norm)
+    elif max_norm > 0:
+        grad_norm.clip(optimizer.get_parameters(), max_norm, norm)
+    if adamw.weights:
+        adamw.step()
+        _gather_weights(optimizer)
+    else:
+        optimizer.step_with_ready_grads()
     return Update(skipped, norm, own_norms)
+
+
+def _gather_weights(optimizer: MegatronOptimizer) -> None:
+    """Have the distributed optimizer's ranks give each other what they updated, unless that is overlapped."""
+    if isinstance(optimizer, DistributedOptimizer) and not optimizer.ddp_config.overlap_param_gather:
+        for part in optimizer.model_chunks:
+            part.start_param_sync()

@@ -13,7 +13,7 @@ TOKENS = 37
 def distances(num_ids: int, dtype: str) -> tuple[float, float]:
     """How far losses and gradients of this rank's share are from those worked out in fp64, relative to the largest."""
     with runtime.start(ParallelConfig()) as process:
-        from contextlm.model.fused_loss import token_losses
+        from contextlm.megatron.fused_loss import token_losses
 
         group = torch.distributed.group.WORLD
         rank, ranks = process.rank, process.world_size
@@ -46,7 +46,7 @@ def distances(num_ids: int, dtype: str) -> tuple[float, float]:
 def padding_matters() -> bool:
     """Whether a loss changes, or a gradient is not zero, where the padding's logits are huge."""
     with runtime.start(ParallelConfig()):
-        from contextlm.model.fused_loss import token_losses
+        from contextlm.megatron.fused_loss import token_losses
 
         logits = torch.randn(TOKENS, 256, device="cuda")
         labels = torch.randint(200, (TOKENS,), device="cuda")

@@ -24,29 +24,34 @@ BY_LAYER = [
 ]
 
 
+def test_one_copy_overlaps_nothing():
+    config = small_config("gpt2", overlap_grad_reduce=True, compile="auto")
+    assert compile_unit(config, 1, on_cuda=True) == "model" and compile_unit(config, 2, on_cuda=True) == "layer"
+
+
 def test_auto_is_off_on_a_cpu_and_the_whole_model_on_cuda():
-    assert compile_unit(small_config("gpt2"), on_cuda=False) == "off"
-    assert compile_unit(small_config("gpt2"), on_cuda=True) == "model"
+    assert compile_unit(small_config("gpt2", compile="auto"), 2, on_cuda=False) == "off"
+    assert compile_unit(small_config("gpt2", compile="auto"), 2, on_cuda=True) == "model"
 
 
 @pytest.mark.parametrize("values", BY_LAYER)
 def test_by_layer(values):
-    assert compile_unit(small_config("gpt2", **values), on_cuda=True) == "layer"
-    assert compile_problems(small_config("gpt2", **values, compile="layer")) == []
-    (problem,) = compile_problems(small_config("gpt2", **values, compile="model"))
+    assert compile_unit(small_config("gpt2", **values, compile="auto"), 2, on_cuda=True) == "layer"
+    assert compile_problems(small_config("gpt2", **values, compile="layer"), 2) == []
+    (problem,) = compile_problems(small_config("gpt2", **values, compile="model"), 2)
     assert problem.startswith("--compile model: ") and problem.endswith("; use --compile layer")
 
 
 @pytest.mark.parametrize("values", FORBIDS)
 def test_not_at_all(values):
-    assert compile_unit(small_config("gpt2", **values), on_cuda=True) == "off"
+    assert compile_unit(small_config("gpt2", **values, compile="auto"), 2, on_cuda=True) == "off"
     for unit in ("layer", "model"):
-        (problem,) = compile_problems(small_config("gpt2", **values, compile=unit))
+        (problem,) = compile_problems(small_config("gpt2", **values, compile=unit), 2)
         assert problem.startswith(f"--compile {unit}: ") and problem.endswith("; drop that, or use --compile off")
 
 
 @pytest.mark.parametrize("unit", ["off", "layer", "model"])
 def test_what_is_given_is_done(unit):
     config = small_config("gpt2", compile=unit)
-    assert compile_unit(config, on_cuda=False) == compile_unit(config, on_cuda=True) == unit
-    assert compile_problems(config) == []
+    assert compile_unit(config, 1, on_cuda=False) == compile_unit(config, 1, on_cuda=True) == unit
+    assert compile_problems(config, 1) == []
