@@ -1,8 +1,8 @@
 """Compile the model of a stage: as one graph, or layer by layer. `--compile` says which.
 
 A compiler fuses norms, GELU, residuals and the context head into a fifth of the kernels, and never waits for Python
-between them; the loss has kernels of its own (`megatron/fused_loss.py`). The weights, their names and the checkpoints stay what
-they are.
+between them; the loss has kernels of its own (`megatron/fused_loss.py`). The weights, their names and the checkpoints
+stay what they are.
 """
 
 from __future__ import annotations
