@@ -29,7 +29,7 @@ from contextlm.training.throughput import peak_tflops
 from gpu_profile import longest_kernels
 from gpu_trainers import CONTEXT, PEER, PLAIN, configuration, ours, peer
 from table import table
-from trainers import Size, _write_tokens
+from trainers import Size, write_tokens
 
 WARM_UP = 5
 
@@ -101,7 +101,7 @@ def measure(model: Subject, options: argparse.Namespace, found: dict[str, Any], 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configuration(model.preset, model.micro_batch_size, folder / "random")
         assert config.model.vocab_size is not None
-        _write_tokens(folder / "random", Size(1, 1, 1, config.model.seq_length, config.model.vocab_size, 1, 1))
+        write_tokens(folder / "random", Size(1, 1, 1, config.model.seq_length, config.model.vocab_size, 1, 1))
         configs = {PEER: config, PLAIN: config}
         configs[CONTEXT] = configuration(f"contextlm-{model.preset}", model.micro_batch_size, folder / "random")
         process = stack.enter_context(runtime.start(config.parallel))
