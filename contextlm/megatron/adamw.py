@@ -22,7 +22,9 @@ from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
 
 if TYPE_CHECKING:
-    from contextlm.megatron.adamw_kernel import AdamWKernel
+    from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks
+
+_KEPT_KERNELS = 8  # for each group: the allocator gives gradients the same few places again and again
 
 # torch's own methods without their marks for torch._dynamo, which the first call of a marked one imports: a second.
 _ADD_PARAM_GROUP, _STATE_DICT, _LOAD_STATE_DICT = (
@@ -51,6 +53,8 @@ class FusedAdamW(torch.optim.Optimizer):
             bit for bit; 0 or None updates.
         gradient_scale: scalar, fp32, on the device: our kernel multiplies gradients by it; torch's knows none.
         weights: the 16-bit weights of fp32 parameters, which our kernel writes with them.
+        owners: the 16-bit parameters in whose `grad` autograd leaves the gradients of fp32 ones; empty where they are
+            copied to `grad` of these.
     """
 
     found_inf: torch.Tensor | None = None
@@ -69,12 +73,18 @@ class FusedAdamW(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._share_step(0)
         self.weights: dict[torch.Tensor, torch.Tensor] = {}
+        self.owners: dict[torch.Tensor, torch.Tensor] = {}
         self._kernels: dict[tuple[int, ...], AdamWKernel] = {}
+        self._blocks: dict[tuple[int, ...], Blocks] = {}
 
     @property
     def has_own_kernel(self) -> bool:
         """Whether it scales gradients and writes 16-bit weights."""
         return self.param_groups[0]["step"].is_cuda
+
+    def gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """The gradient of a parameter of this optimizer, perhaps in 16 bits, if there is one."""
+        return self.owners.get(parameter, parameter).grad
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters."""
@@ -94,7 +104,7 @@ class FusedAdamW(torch.optim.Optimizer):
         step, found_inf = self.param_groups[0]["step"], self.found_inf
         step += 1 if found_inf is None else 1 - found_inf
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
+            params = [p for p in group["params"] if self.gradient(p) is not None and p.numel() > 0]
             if not params:
                 continue
             for p in params:
@@ -127,18 +137,22 @@ class FusedAdamW(torch.optim.Optimizer):
             )
 
     def _kernel(self, params: list[torch.Tensor]) -> AdamWKernel:
-        """The kernel of a group, made anew where a tensor has moved, as when a state is loaded."""
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with torch for CUDA
+        """The kernel of a group, made anew where a tensor has moved: a gradient, or a state that was loaded."""
+        from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks, Parameter  # Triton comes with torch for CUDA
 
+        gradients = [gradient for p in params if (gradient := self.gradient(p)) is not None]
         tensors = [
-            Parameter(p.grad, p, self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"], self.weights.get(p))
-            for p in params
+            Parameter(gradient, p, self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"], self.weights.get(p))
+            for gradient, p in zip(gradients, params, strict=True)
         ]
         places = tuple(t.data_ptr() for parameter in tensors for t in parameter if t is not None)
         if places not in self._kernels:
-            if len(self._kernels) > 2 * len(self.param_groups):  # what is loaded, or trained on, lies elsewhere
+            if len(self._kernels) >= _KEPT_KERNELS * len(self.param_groups):
                 self._kernels.clear()
-            self._kernels[places] = AdamWKernel(tensors)
+            sizes = tuple(p.numel() for p in params)
+            if sizes not in self._blocks:
+                self._blocks[sizes] = Blocks(sizes, params[0].device)
+            self._kernels[places] = AdamWKernel(tensors, self._blocks[sizes])
         return self._kernels[places]
 
     def state_dict(self) -> dict[str, Any]:

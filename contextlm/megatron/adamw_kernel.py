@@ -35,23 +35,39 @@ class Parameter(NamedTuple):
     weight: Tensor | None
 
 
-class AdamWKernel:
-    """The update of a group of parameters whose tensors stay where they are."""
+class Blocks:
+    """Which block of which parameter each program of the kernel updates.
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    Args:
+        sizes: numbers in each parameter.
+        device: where the parameters are.
+    """
+
+    def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
+        counts = torch.tensor([-(-size // _BLOCK) for size in sizes])
+        owner = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+        first = counts.cumsum(0) - counts
+        self.sizes = _on(device, torch.tensor(sizes, dtype=torch.int64))
+        self.owner = _on(device, owner.int())
+        self.place = _on(device, (torch.arange(len(owner)) - first[owner]).int())
+
+
+class AdamWKernel:
+    """The update of a group of parameters whose tensors stay where they are.
+
+    Args:
+        parameters: their tensors.
+        blocks: of parameters of these sizes, where they were made before.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], blocks: Blocks | None = None) -> None:
         device = parameters[0].master.device
         (self.gradient_type,) = {p.gradient.dtype for p in parameters}
         (self.weight_type,) = {None if p.weight is None else p.weight.dtype for p in parameters}
-        sizes = [p.master.numel() for p in parameters]
-        blocks = [-(-size // _BLOCK) for size in sizes]
+        self.blocks = blocks or Blocks([p.master.numel() for p in parameters], device)
         addresses = [_addresses(p) for p in parameters]
         self.are_aligned = all(address % 16 == 0 for row in addresses for address in row)
         self.addresses = _on(device, torch.tensor(addresses, dtype=torch.int64))
-        self.sizes = _on(device, torch.tensor(sizes, dtype=torch.int64))
-        owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(blocks))
-        first = torch.tensor(blocks).cumsum(0) - torch.tensor(blocks)
-        self.owner = _on(device, owner.int())
-        self.place = _on(device, (torch.arange(len(owner)) - first[owner]).int())
 
     def update(
         self,
@@ -71,11 +87,11 @@ class AdamWKernel:
             skip: where it is not 0, nothing is written.
             others: AdamW's.
         """
-        _adamw[(len(self.owner),)](
+        _adamw[(len(self.blocks.owner),)](
             self.addresses,
-            self.sizes,
-            self.owner,
-            self.place,
+            self.blocks.sizes,
+            self.blocks.owner,
+            self.blocks.place,
             step,
             scale,
             skip,

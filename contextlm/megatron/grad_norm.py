@@ -39,7 +39,7 @@ def norm(
 def total(tensors: list[Tensor], group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
     """That norm, and the norms of this rank's tensors on the way to it, fp32 [tensors]."""
     device = torch.cuda.current_device()
-    norms = torch.stack(torch._foreach_norm(tensors)) if tensors else torch.zeros(0, device=device)
+    norms = torch.stack(torch._foreach_norm(tensors, dtype=torch.float32)) if tensors else torch.zeros(0, device=device)
     square = torch.linalg.vector_norm(norms) ** 2
     torch.distributed.all_reduce(square, group=group)
     return square.double().sqrt(), norms

@@ -46,7 +46,8 @@ def compile_parts(parts: Iterable[ContextLM], unit: str) -> None:
         if unit == "model":
             if part.position_embedding_type == "rope":
                 part.rotary_pos_emb = _Angles(part.rotary_pos_emb, part.max_sequence_length)
-            part.states_or_logits = torch.compile(part.states_or_logits, fullgraph=True, dynamic=False)
+            compiled = torch.compile(part.states_or_logits, fullgraph=True, dynamic=False)
+            part.states_or_logits = compiled  # type: ignore[method-assign]
             continue
         for layer in part.decoder.layers:
             layer.compile(fullgraph=True, dynamic=False)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
-from megatron.core.tensor_parallel import param_is_not_tensor_parallel_duplicate
-from megatron.core.transformer.module import param_is_not_shared
 from torch import Tensor
 
 from contextlm.checkpoints.sharded_state import weights_state
 from contextlm.training.setup import gathered_weights
+from contextlm.training.update import counted, is_counted
 
 if TYPE_CHECKING:
     from contextlm.training.setup import Run
@@ -32,7 +31,7 @@ def layer_norms(run: Run, own_norms: Tensor | None) -> dict[str, dict[str, float
         own_norms: of this rank's gradients, in the order of its optimizer's; None if they are not known.
     """
     (optimizer,) = run.optimizer.chained_optimizers
-    counts = [p for p in optimizer.get_parameters() if p.grad is not None and _is_counted(optimizer, p)]
+    counts = counted(optimizer)
     norms = [] if own_norms is None else own_norms.tolist()
     by_owner = dict(zip(map(id, counts), norms, strict=True)) if len(norms) == len(counts) else {}
     is_first_copy = run.layout.data_rank == 0
@@ -42,7 +41,7 @@ def layer_norms(run: Run, own_norms: Tensor | None) -> dict[str, dict[str, float
         for name, weight in _weights(run):
             layer = _LAYER.match(name)
             assert layer is not None
-            if is_first_copy and _is_counted(optimizer, weight):
+            if is_first_copy and is_counted(optimizer, weight):
                 found.append(
                     (layer[0], "weight_norm", torch.linalg.vector_norm(weight.detach(), dtype=torch.float32).item())
                 )
@@ -64,12 +63,6 @@ def _weights(run: Run) -> Iterator[tuple[str, Tensor]]:
         names = {name: sharded.key for name, sharded in state[f"model{index}"].items() if hasattr(sharded, "key")}
         for name, weight in part.named_parameters():
             yield names.get(name, name), weight
-
-
-def _is_counted(optimizer: MegatronOptimizer, weight: Tensor) -> bool:
-    """Whether it is not a copy of what another rank of the model has, as for the gradient norm."""
-    group = getattr(optimizer, "tp_group", None)
-    return param_is_not_shared(weight) and param_is_not_tensor_parallel_duplicate(weight, group)
 
 
 def _owner(optimizer: MegatronOptimizer, weight: Tensor) -> Tensor | None:

@@ -48,24 +48,30 @@ def build_optimizer(config: Config, model: Sequence[DistributedDataParallel]) ->
         use_gloo_process_groups=False,
     )
     _check(optimizer, model)
-    if config.half_precision and next(model[0].parameters()).is_cuda:
-        (chained,) = optimizer.chained_optimizers
-        chained.optimizer.weights = _weights_of_masters(chained)
+    (chained,) = optimizer.chained_optimizers
+    if chained.optimizer.has_own_kernel:
+        for part in model:
+            part.keeps_sums = True
+        chained.optimizer.weights = {master: _written(chained, owner) for master, owner in owners(chained).items()}
     return optimizer
 
 
-def _weights_of_masters(optimizer: MegatronOptimizer) -> dict[Tensor, Tensor]:
-    """The 16-bit weights of the fp32 masters that this rank updates, flat, where the model reads them."""
+def owners(optimizer: MegatronOptimizer) -> dict[Tensor, Tensor]:
+    """The 16-bit parameters of the model, by the fp32 masters of them that this rank updates."""
+    if isinstance(optimizer, DistributedOptimizer):
+        masters, weights = optimizer.shard_fp32_from_float16_groups, optimizer.model_float16_groups
+    else:
+        masters, weights = getattr(optimizer, "fp32_from_float16_groups", []), getattr(optimizer, "float16_groups", [])
+    return {m: w for ms, ws in zip(masters, weights, strict=True) for m, w in zip(ms, ws, strict=True)}
+
+
+def _written(optimizer: MegatronOptimizer, owner: Tensor) -> Tensor:
+    """What of a parameter this rank updates, where the model reads it."""
     if not isinstance(optimizer, DistributedOptimizer):
-        masters, weights = optimizer.fp32_from_float16_groups, optimizer.float16_groups
-        return {m: w.detach() for ms, ws in zip(masters, weights, strict=True) for m, w in zip(ms, ws, strict=True)}
-    found = {}
-    for masters, weights in zip(optimizer.shard_fp32_from_float16_groups, optimizer.model_float16_groups, strict=True):
-        for master, weight in zip(masters, weights, strict=True):
-            place = optimizer._get_model_param_range_map(weight)["gbuf_world_in_bucket"]
-            buffer, _, bucket = optimizer.model_param_gbuf_map[weight]
-            found[master] = optimizer.buffers[buffer].buckets[bucket].param_data.view(-1)[place.start : place.end]
-    return found
+        return owner.detach()
+    place = optimizer._get_model_param_range_map(owner)["gbuf_world_in_bucket"]
+    buffer, _, bucket = optimizer.model_param_gbuf_map[owner]
+    return optimizer.buffers[buffer].buckets[bucket].param_data.view(-1)[place.start : place.end]
 
 
 def _check(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel]) -> None:

@@ -33,6 +33,7 @@ from contextlm.parallel.runtime import Runtime
 from contextlm.parallel.seeds import seed_dropout, seed_weights
 from contextlm.training.optimizer import build_optimizer
 from contextlm.training.skipping import Skipping
+from contextlm.training.unbuffered import leave_gradients, without_buffers
 from contextlm.training.whereabouts import Whereabouts
 
 
@@ -159,6 +160,8 @@ def setup(
     model = wrap_model(config, tokenizer.vocab_size, layout)
     where.at("building the optimizer")
     optimizer = build_optimizer(config, model)
+    if without_buffers(config, runtime.world_size, runtime.device):
+        leave_gradients(model, optimizer)
     get_model_config(model[0]).grad_scale_func = optimizer.scale_loss
     seed_dropout(config.training.seed, layout)
     lengths = tokenizer.token_byte_lengths()
@@ -183,10 +186,12 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
     compile_parts(model, compiled_unit(config, layout.data_parallel_size, next(model[0].parameters()).device))
     transformer_config = get_model_config(model[0])
+    # One copy of the model has nobody to overlap its messages with.
+    overlaps = parallel.overlap_grad_reduce and (layout.data_parallel_size > 1 or parallel.overlap_param_gather)
     buffers = DistributedDataParallelConfig(
         grad_reduce_in_fp32=parallel.accumulate_allreduce_grads_in_fp32,
         use_distributed_optimizer=parallel.use_distributed_optimizer,
-        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_grad_reduce=overlaps,
         overlap_param_gather=parallel.overlap_param_gather,
         bucket_size=parallel.ddp_bucket_size,
     )
@@ -203,7 +208,7 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     for part in wrapped:
         part.broadcast_params()
     transformer_config.finalize_model_grads_func = finalize_model_grads
-    if parallel.overlap_grad_reduce:
+    if overlaps:
         # Until the last micro-batch gradients are only accumulated.
         no_sync = [part.no_sync for part in wrapped]
         transformer_config.no_sync_func = no_sync if len(wrapped) > 1 else no_sync[0]

@@ -72,6 +72,8 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
                 shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
                 torch.distributed.all_gather_into_tensor(bucket.grad_data, shard, group=groups.dp)
     scale = run.optimizer.get_loss_scale().item()
+    if getattr(run.model[0], "keeps_sums", False):  # over tokens, where the optimizer's kernel divides
+        scale = scale / run.model[0].gradient_factor.item()
     gradients = {}
     for name, parameter in (entry for part in run.language_model for entry in part.named_parameters()):
         if "context_head." not in name:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,8 +24,32 @@ def losses_and_gradients(backbone: str, values: dict[str, Any]) -> dict[str, np.
         run.model[0].zero_grad_buffer()
         losses_BS = run.model[0].train()(inputs_BS, positions_BS, None, labels=labels_BS)
         losses_BS.sum().backward()
-        found = {name: weight.main_grad for name, weight in run.language_model[0].named_parameters()}
+        weights = dict(run.language_model[0].named_parameters())
+        found = {name: w.main_grad if w.grad is None else w.grad for name, w in weights.items()}
         return {name: value.float().cpu().numpy() for name, value in {"losses": losses_BS.detach(), **found}.items()}
+
+
+def trained(values: dict[str, Any], buffered: bool) -> dict[str, list[float]]:
+    """Losses and gradient norms of five iterations of one micro-batch, with gradients in a buffer or without one."""
+    from contextlm.training import setup
+    from contextlm.training.step import train_step
+
+    with contextlib.ExitStack() as stack:
+        if buffered:
+            stack.enter_context(mock.patch.object(setup, "without_buffers", lambda *arguments: False))
+        given = {"bf16": True, "micro_batch_size": 2, "global_batch_size": 2, "lr": 1e-2, "clip_grad": 0.5}
+        run = stack.enter_context(small_run("gpt2", **(given | values)))
+        (optimizer,) = run.optimizer.chained_optimizers
+        assert bool(optimizer.optimizer.owners) != buffered
+        batches = run.micro_batches(run.datasets.train, 0, 1)
+        found: dict[str, list[float]] = {"loss": [], "norm": []}
+        for _ in range(5):
+            result = train_step(run, batches)
+            run.progress.iteration += 1
+            found["loss"].append(result.loss.item())
+            found["norm"].append(result.grad_norm.item())
+        batches.close()
+        return found
 
 
 def compilations(values: dict[str, Any]) -> tuple[list[int], int]:
@@ -69,7 +95,7 @@ def updates(gradient_type: str, weight_type: str | None) -> tuple[dict[str, floa
         step += 1
         kernel.update(step, scale, no, betas=(0.9, 0.95), **settings)
         scaled = [gradient.float() * scale for gradient in gradients]
-        more = {"beta1": 0.9, "beta2": 0.95, "amsgrad": False, "maximize": False}
+        more: dict[str, Any] = {"beta1": 0.9, "beta2": 0.95, "amsgrad": False, "maximize": False}
         torch._fused_adamw_(copies[0], scaled, *copies[1:], [], [step] * len(sizes), **settings, **more)
     found = {
         kind: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
