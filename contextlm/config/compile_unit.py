@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlm.config.schema import Config
 
+_LITTLE_WORK = 1e13  # FLOPs of a micro-batch's products, forward and backward
+
 
 def compile_unit(config: Config, data_parallel_size: int, on_cuda: bool) -> str:
     """What is compiled: "model", "layer" or "off".
@@ -20,8 +22,33 @@ def compile_unit(config: Config, data_parallel_size: int, on_cuda: bool) -> str:
     return "layer" if _against_whole(config, data_parallel_size) else "model"
 
 
+def replays(config: Config, data_parallel_size: int, on_cuda: bool) -> bool:
+    """Whether the kernels of a pass are launched together, as a CUDA graph: the arguments of `compile_unit`.
+
+    By itself it is so where they take less than about 15 ms on a fast device, which is what launching them takes.
+    """
+    if config.training.cuda_graphs == "off" or compile_unit(config, data_parallel_size, on_cuda) != "model":
+        return False
+    model, tokens = config.model, config.training.micro_batch_size * config.model.seq_length
+    products = 72 * model.num_layers * model.hidden_size**2 * tokens
+    return on_cuda and (config.training.cuda_graphs == "on" or products < _LITTLE_WORK)
+
+
 def compile_problems(config: Config, data_parallel_size: int) -> list[str]:
-    """Why what `--compile` demands cannot be had."""
+    """Why what `--compile` and `--cuda-graphs` demand cannot be had."""
+    return [*_not_compiled(config, data_parallel_size), *_not_replayed(config, data_parallel_size)]
+
+
+def _not_replayed(config: Config, data_parallel_size: int) -> list[str]:
+    unit = compile_unit(config, data_parallel_size, on_cuda=True)
+    if config.training.cuda_graphs != "on" or unit == "model":
+        return []
+    reasons = [*_against_any(config), *_against_whole(config, data_parallel_size)]
+    reason = reasons[0] if config.training.compile == "auto" else f"--compile {unit} is given"
+    return [f"--cuda-graphs on: needs the model as one graph, but {reason}; drop that, or use --cuda-graphs auto"]
+
+
+def _not_compiled(config: Config, data_parallel_size: int) -> list[str]:
     unit = config.training.compile
     if unit not in ("layer", "model"):
         return []

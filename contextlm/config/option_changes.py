@@ -70,6 +70,7 @@ HARMLESS = (
     "clip_grad",
     "compile",
     "context_control",
+    "cuda_graphs",
     "data_cache_path",
     "ddp_bucket_size",
     "decoder_first_pipeline_num_layers",

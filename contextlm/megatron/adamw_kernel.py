@@ -149,23 +149,50 @@ def _adamw(
     BLOCK: tl.constexpr,
 ):
     """One block of one parameter."""
-    which = tl.load(owner + tl.program_id(0))
-    at = tl.load(place + tl.program_id(0)).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = (at < tl.load(sizes + which)) & (tl.load(skip_at) == 0)
-    table = addresses + which * 5
+    if tl.load(skip_at) == 0:
+        which = tl.load(owner + tl.program_id(0))
+        first = tl.load(place + tl.program_id(0)).to(tl.int64) * BLOCK
+        size = tl.load(sizes + which)
+        table = addresses + which * 5
+        scale, step = tl.load(scale_at), tl.load(step_at)
+        rate = lr / (1 - tl.exp2(step * tl.log2(beta1)))
+        correction = tl.sqrt(1 - tl.exp2(step * tl.log2(beta2)))
+        decay = 1 - lr * weight_decay
+        at = first + tl.arange(0, BLOCK)
+        # A mask, which a whole block does without, would have it moved number by number.
+        if first + BLOCK <= size:
+            _update(table, at, None, scale, rate, correction, decay, beta1, beta2, eps, GRADIENT, WEIGHT, ALIGNED)
+        else:
+            _update(table, at, at < size, scale, rate, correction, decay, beta1, beta2, eps, GRADIENT, WEIGHT, ALIGNED)
+
+
+@triton.jit
+def _update(
+    table,
+    at,
+    here,
+    scale,
+    rate,
+    correction,
+    decay,
+    beta1,
+    beta2,
+    eps,
+    GRADIENT: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """The numbers `at` these places of one parameter, where they are `here`."""
     gradient_at = _pointer(table, GRADIENT, ALIGNED) + at
     master_at = _pointer(table + 1, tl.float32, ALIGNED) + at
     first_at = _pointer(table + 2, tl.float32, ALIGNED) + at
     second_at = _pointer(table + 3, tl.float32, ALIGNED) + at
-    gradient = tl.load(gradient_at, mask=here).to(tl.float32) * tl.load(scale_at)
+    gradient = tl.load(gradient_at, mask=here).to(tl.float32) * scale
     first = tl.load(first_at, mask=here)
     first = first + (1 - beta1) * (gradient - first)
     second = beta2 * tl.load(second_at, mask=here) + (1 - beta2) * gradient * gradient
-    step = tl.load(step_at)
-    correction1 = 1 - tl.exp2(step * tl.log2(beta1))
-    correction2 = 1 - tl.exp2(step * tl.log2(beta2))
-    master = tl.load(master_at, mask=here) * (1 - lr * weight_decay)
-    master -= lr / correction1 * first / (tl.sqrt(second) / tl.sqrt(correction2) + eps)
+    master = tl.load(master_at, mask=here) * decay
+    master -= rate * first / (tl.sqrt(second) / correction + eps)
     tl.store(first_at, first, mask=here)
     tl.store(second_at, second, mask=here)
     tl.store(master_at, master, mask=here)

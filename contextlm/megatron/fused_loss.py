@@ -20,6 +20,7 @@ from torch.distributed import ProcessGroup
 from triton import language as tl
 
 _BLOCK = 4096
+_LOWEST = tl.constexpr(-3e38)
 
 
 def token_losses(logits_NV: Tensor, labels_N: Tensor, first_id: int, num_ids: int, group: ProcessGroup) -> Tensor:
@@ -73,19 +74,33 @@ def _sums(logits, labels, found, num_tokens, width, first_id, num_ids, BLOCK: tl
     """Of one token: the largest logit, the sum of exp(logit - largest), the label's logit (0 if it is not here)."""
     token = tl.program_id(0).to(tl.int64)
     row = logits + token * width
-    largest, total = float("-inf"), 0.0
-    for begin in range(0, num_ids, BLOCK):
-        at = begin + tl.arange(0, BLOCK)
-        block = tl.load(row + at, mask=at < num_ids, other=float("-inf")).to(tl.float32)
-        higher = tl.maximum(largest, tl.max(block))
-        total = total * tl.exp(largest - higher) + tl.sum(tl.exp(block - higher))
-        largest = higher
+    # Each lane has numbers of its own until the end: lanes that wait for each other in every round take twice as long.
+    largest_L = tl.full((BLOCK,), _LOWEST, tl.float32)
+    total_L = tl.zeros((BLOCK,), tl.float32)
+    whole = num_ids // BLOCK * BLOCK
+    for begin in range(0, whole, BLOCK):
+        block_L = tl.load(row + begin + tl.arange(0, BLOCK)).to(tl.float32)
+        largest_L, total_L = _added(largest_L, total_L, block_L)
+    at = whole + tl.arange(0, BLOCK)
+    rest_L = tl.load(row + at, mask=at < num_ids, other=_LOWEST).to(tl.float32)
+    with_rest_L, total_rest_L = _added(largest_L, total_L, rest_L)
+    largest_L, total_L = tl.where(at < num_ids, with_rest_L, largest_L), tl.where(at < num_ids, total_rest_L, total_L)
+    largest = tl.max(largest_L)
+    total = tl.sum(total_L * tl.exp(largest_L - largest))
     label = tl.load(labels + token) - first_id
     is_here = (label >= 0) & (label < num_ids)
     target = tl.load(row + label, mask=is_here, other=0.0).to(tl.float32)
     tl.store(found + token, largest)
     tl.store(found + num_tokens + token, total)
     tl.store(found + 2 * num_tokens + token, target)
+
+
+@triton.jit
+def _added(largest, total, logit):
+    """The largest logit and the sum of exp(logit - largest) with one more; one exponential suffices for both cases."""
+    above = logit - largest
+    other = tl.exp(-tl.abs(above))
+    return tl.maximum(largest, logit), tl.where(above > 0, total * other + 1.0, total + other)
 
 
 @triton.jit

@@ -27,6 +27,8 @@ def compiled_unit(config: Config, data_parallel_size: int, device: torch.device)
         UserError: it was demanded, and cannot be had with the layers that are installed here.
     """
     unit = compile_unit(config, data_parallel_size, device.type == "cuda")
+    if config.training.cuda_graphs == "on" and device.type != "cuda":
+        raise UserError("--cuda-graphs on: there is no CUDA device here; drop it")
     if isinstance(choose_backend(config.model.transformer_impl, config.half_precision), TorchSpecProvider):
         return unit
     if config.training.compile in ("layer", "model"):
@@ -34,19 +36,21 @@ def compiled_unit(config: Config, data_parallel_size: int, device: torch.device)
     return "off"
 
 
-def compile_parts(parts: Iterable[ContextLM], unit: str) -> None:
+def compile_parts(parts: Iterable[ContextLM], unit: str, replayed: bool = False) -> None:
     """Have the forward passes of `parts` compiled when they first run, and their backward passes with them.
 
     Args:
         parts: of this rank's stage, on its device; their matrices are not shared by tensor-parallel ranks.
         unit: "model", one graph from tokens to logits; "layer", one for each kind of layer; a break in a graph is an
             error. "off" changes nothing.
+        replayed: have the kernels of a "model" launched together, as CUDA graphs.
     """
     for part in parts if unit != "off" else ():
         if unit == "model":
             if part.position_embedding_type == "rope":
                 part.rotary_pos_emb = _Angles(part.rotary_pos_emb, part.max_sequence_length)
-            compiled = torch.compile(part.states_or_logits, fullgraph=True, dynamic=False)
+            mode = "reduce-overhead" if replayed else None
+            compiled = torch.compile(part.states_or_logits, fullgraph=True, dynamic=False, mode=mode)
             part.states_or_logits = compiled  # type: ignore[method-assign]
             continue
         for layer in part.decoder.layers:

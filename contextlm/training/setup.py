@@ -18,6 +18,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
 from contextlm.config.batch_ramp import batch_size_at, num_iterations, with_batch_size
+from contextlm.config.compile_unit import replays
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
@@ -184,7 +185,9 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     """This rank's stage on its device, in its precision, behind megatron-core's gradient buffers."""
     parallel = config.parallel
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
-    compile_parts(model, compiled_unit(config, layout.data_parallel_size, next(model[0].parameters()).device))
+    copies, device = layout.data_parallel_size, next(model[0].parameters()).device
+    unit = compiled_unit(config, copies, device)
+    compile_parts(model, unit, unit == "model" and replays(config, copies, device.type == "cuda"))
     transformer_config = get_model_config(model[0])
     # One copy of the model has nobody to overlap its messages with.
     overlaps = parallel.overlap_grad_reduce and (layout.data_parallel_size > 1 or parallel.overlap_param_gather)

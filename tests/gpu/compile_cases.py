@@ -30,8 +30,14 @@ def losses_and_gradients(backbone: str, values: dict[str, Any]) -> dict[str, np.
 
 
 def trained(values: dict[str, Any], buffered: bool) -> dict[str, list[float]]:
-    """Losses and gradient norms of five iterations of one micro-batch, with gradients in a buffer or without one."""
+    """Losses and gradient norms of five iterations, and the loss of an evaluation among them.
+
+    Args:
+        values: of the configuration; by themselves they ask for one micro-batch.
+        buffered: keep gradients in a buffer where none is needed.
+    """
     from contextlm.training import setup
+    from contextlm.training.evaluation import evaluate
     from contextlm.training.step import train_step
 
     with contextlib.ExitStack() as stack:
@@ -40,10 +46,12 @@ def trained(values: dict[str, Any], buffered: bool) -> dict[str, list[float]]:
         given = {"bf16": True, "micro_batch_size": 2, "global_batch_size": 2, "lr": 1e-2, "clip_grad": 0.5}
         run = stack.enter_context(small_run("gpt2", **(given | values)))
         (optimizer,) = run.optimizer.chained_optimizers
-        assert bool(optimizer.optimizer.owners) != buffered
-        batches = run.micro_batches(run.datasets.train, 0, 1)
-        found: dict[str, list[float]] = {"loss": [], "norm": []}
-        for _ in range(5):
+        assert bool(optimizer.optimizer.owners) == (run.num_microbatches == 1 and not buffered)
+        batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
+        found: dict[str, list[float]] = {"loss": [], "norm": [], "evaluated": []}
+        for number in range(5):
+            if number == 3:
+                found["evaluated"].append(evaluate(run, run.datasets.validation, 2).loss)
             result = train_step(run, batches)
             run.progress.iteration += 1
             found["loss"].append(result.loss.item())

@@ -83,6 +83,12 @@ class TrainingConfig:
         "and with what cannot be compiled, else the largest that fits the other options.",
         choices=("auto", "off", "layer", "model"),
     )
+    cuda_graphs: str = option(
+        "auto",
+        "Launch the kernels of the model, compiled as one graph, together: a small model computes faster than Python "
+        "launches them one by one. auto is on for micro-batches of little work.",
+        choices=("auto", "on", "off"),
+    )
     recompute_granularity: str | None = option(
         None,
         "Save activation memory by computing again in the backward pass: full, whole layers (--recompute-method); "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextlm.config.compile_unit import compile_problems, compile_unit
+from contextlm.config.compile_unit import compile_problems, compile_unit, replays
 from tests.small_configs import small_config
 
 FORBIDS = [
@@ -55,3 +55,18 @@ def test_what_is_given_is_done(unit):
     config = small_config("gpt2", compile=unit)
     assert compile_unit(config, 1, on_cuda=False) == compile_unit(config, 1, on_cuda=True) == unit
     assert compile_problems(config, 1) == []
+
+
+def test_small_models_are_replayed():
+    small, large = (small_config("gpt2", compile="auto", seq_length=length) for length in (66, 1_000_000_000))
+    assert replays(small, 1, on_cuda=True) and not replays(small, 1, on_cuda=False)
+    assert not replays(large, 1, on_cuda=True)
+    assert not replays(small_config("gpt2", compile="auto", cuda_graphs="off"), 1, on_cuda=True)
+    assert not replays(small_config("gpt2", compile="layer"), 1, on_cuda=True)
+
+
+@pytest.mark.parametrize("values", [{"hidden_dropout": 0.1}, {"pipeline_model_parallel_size": 2}, {"compile": "off"}])
+def test_only_a_whole_graph_is_replayed(values):
+    (problem,) = compile_problems(small_config("gpt2", **({"compile": "auto", "cuda_graphs": "on"} | values)), 1)
+    assert problem.startswith("--cuda-graphs on: needs the model as one graph, but ")
+    assert compile_problems(small_config("gpt2", compile="auto", cuda_graphs="on"), 1) == []
