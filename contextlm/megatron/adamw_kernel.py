@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-_BLOCK = 2048
+_BLOCK = 1024
 
 
 class Parameter(NamedTuple):
@@ -103,6 +103,7 @@ class AdamWKernel:
             WEIGHT=_TYPES[self.weight_type],
             ALIGNED=self.are_aligned,
             BLOCK=_BLOCK,
+            num_warps=4,
         )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from triton import language as tl
 
-_BLOCK = 4096
+_BLOCK = 1024
 _LOWEST = tl.constexpr(-3e38)
 
 
@@ -46,7 +46,7 @@ class _TokenLosses(torch.autograd.Function):
         found = torch.empty((3, num_tokens), dtype=torch.float32, device=logits_NV.device)
         largest_N, total_N, target_N = found
         _sums[(num_tokens,)](
-            logits_NV, labels_N, found, num_tokens, width, first_id, num_ids, BLOCK=_BLOCK, num_warps=8
+            logits_NV, labels_N, found, num_tokens, width, first_id, num_ids, BLOCK=_BLOCK, num_warps=4
         )
         if group.size() > 1:
             own_N = largest_N.clone()
@@ -64,7 +64,7 @@ class _TokenLosses(torch.autograd.Function):
         num_tokens, width = logits_NV.shape
         blocks = triton.cdiv(width, _BLOCK)
         _gradients[(num_tokens, blocks)](
-            logits_NV, labels_N, normalizer_N, grad_N.float().contiguous(), width, *ctx.ids, BLOCK=_BLOCK, num_warps=8
+            logits_NV, labels_N, normalizer_N, grad_N.float().contiguous(), width, *ctx.ids, BLOCK=_BLOCK, num_warps=4
         )
         return logits_NV, None, None, None, None
 

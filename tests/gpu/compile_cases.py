@@ -51,7 +51,7 @@ def trained(values: dict[str, Any], buffered: bool) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"loss": [], "norm": [], "evaluated": []}
         for number in range(5):
             if number == 3:
-                found["evaluated"].append(evaluate(run, run.datasets.validation, 2).loss)
+                found["evaluated"].append(evaluate(run, run.datasets.validation, 2).lm_loss)
             result = train_step(run, batches)
             run.progress.iteration += 1
             found["loss"].append(result.loss.item())
