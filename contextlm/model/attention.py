@@ -16,9 +16,24 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from contextlm.model import varlen_attention
 from contextlm.model.documents import Documents
+
+
+def kernel_name(heads: int, dimension: int, length: int, device: torch.device, dtype: torch.dtype) -> str:
+    """Which kernel torch chooses for causal attention without dropout: flash, efficient, math, cudnn.
+
+    Args:
+        heads: of this rank.
+        dimension: of a head.
+        length: tokens of a sample.
+        device, dtype: of the states.
+    """
+    query_BNSD = torch.empty(1, heads, length, dimension, device=device, dtype=dtype, requires_grad=True)
+    choice = SDPBackend(torch._fused_sdp_choice(query_BNSD, query_BNSD, query_BNSD, is_causal=True))
+    return choice.name.removesuffix("_ATTENTION").lower()
 
 
 class ScaledDotProductAttention(MegatronModule):

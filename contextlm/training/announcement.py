@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
+from megatron.core.models.backends import BackendSpecProvider
 from megatron.core.optimizer import Adam
 
 from contextlm.analysis.parameters import count_parameters
@@ -14,7 +15,8 @@ from contextlm.config.schema import Config
 from contextlm.data.data_table import Taken, data_table
 from contextlm.data.samples import SourcedSamples
 from contextlm.model import transformer_engine
-from contextlm.model.backends import choose_backend
+from contextlm.model.attention import kernel_name
+from contextlm.model.backends import TorchSpecProvider, choose_backend
 from contextlm.model.compilation import compiled_unit
 from contextlm.training.evaluation import evaluated_samples
 from contextlm.training.setup import Run
@@ -31,19 +33,29 @@ def announcement(run: Run) -> tuple[str, ...]:
     config = run.config
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
-    backend = choose_backend(config.model.transformer_impl, config.half_precision)
+    backend, device = choose_backend(config.model.transformer_impl, config.half_precision), run.runtime.device
     return (
         f"{config.preset or 'model'}: {counts.total:,} parameters{head}, "
         f"{config.precision}, vocabulary {run.tokenizer.vocab_size:,}",
         f"{run.runtime.world_size} {run.runtime.device.type} process(es) over {torch.distributed.get_backend()}: "
         f"{layout_words(config, run.runtime.world_size)}, {run.num_microbatches} micro-batch(es) an iteration"
         f"{' at first' if config.training.rampup_batch_size else ''}",
-        f"layers of {type(backend).__name__}: {backend.core_attention().__name__}, {backend.layer_norm().__name__}"
-        f"{_declined(config)}, "
-        f"{_COMPILED[compiled_unit(config, run.layout.data_parallel_size, run.runtime.device)]}; "
+        f"layers of {type(backend).__name__}: {backend.core_attention().__name__}{_kernel(run, backend)}, "
+        f"{backend.layer_norm().__name__}{_declined(config)}, "
+        f"{_COMPILED[compiled_unit(config, run.layout.data_parallel_size, device)]}; "
         f"optimizer {Adam.__name__} (torch {torch.__version__})",
         data_table(dict(_splits(run))),
     )
+
+
+def _kernel(run: Run, backend: BackendSpecProvider) -> str:
+    """The attention kernel, where torch has a choice of them."""
+    model, device = run.config.model, run.runtime.device
+    if device.type != "cuda" or not isinstance(backend, TorchSpecProvider):
+        return ""
+    heads = model.num_attention_heads // run.config.parallel.tensor_model_parallel_size
+    dtype = next(run.model[0].parameters()).dtype
+    return f" ({kernel_name(heads, model.hidden_size // model.num_attention_heads, model.seq_length, device, dtype)})"
 
 
 def _declined(config: Config) -> str:
