@@ -7,6 +7,7 @@ stay what they are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,6 +56,12 @@ def compile_parts(parts: Iterable[ContextLM], unit: str, replayed: bool = False)
             continue
         for layer in part.decoder.layers:
             layer.compile(fullgraph=True, dynamic=False)
+
+
+def seconds_spent() -> float:
+    """How long this process has compiled, until now."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return 0.0 if dynamo is None else dynamo.calculate_time_spent()["total_wall_time"]
 
 
 class _Angles(torch.nn.Module):

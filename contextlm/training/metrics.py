@@ -16,6 +16,7 @@ import torch
 
 from contextlm.analysis.measures import Evaluation
 from contextlm.data.loader import Stream
+from contextlm.model.compilation import seconds_spent
 from contextlm.training.clock import Clock, Mark, seconds_between
 from contextlm.training.log_line import evaluation_line, log_line
 from contextlm.training.metrics_file import MetricsFile
@@ -62,7 +63,7 @@ class Metrics:
         self.clock = Clock(run.runtime.device)
         self.began = self.clock.now()
         self.own_work, self.slow_rank = OwnWork(run, self.clock), SlowRank()
-        self.data_wait = 0.0
+        self.data_wait = self.compiled_for = 0.0
 
     def __enter__(self) -> Metrics:
         return self
@@ -194,7 +195,13 @@ class Metrics:
         lines[-1]["eta_seconds"] = total / len(lines) * (num_iterations - lines[-1]["iteration"])
         lines[-1] |= measures._asdict()
         rates = self.throughput.rates(sum(result.num_samples for result in results) * length, total)
-        self.say(log_line(lines, results, rates, num_iterations), *self.slow_rank.told(measures))
+        self.say(log_line(lines, results, rates, num_iterations), *self.slow_rank.told(measures), *self._compiled())
+
+    def _compiled(self) -> tuple[str, ...]:
+        """How long the compiler took since the last log line, if it was asked."""
+        before, self.compiled_for = self.compiled_for, seconds_spent()
+        spent = self.compiled_for - before
+        return (f"compiling took {spent:.1f} s of it",) if spent > 0.1 else ()
 
     def log_evaluation(self, split: str, result: Evaluation) -> None:
         """Print and write the result on one split; its time is not counted as training's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contextlm.model.compilation import compile_parts
+from contextlm.model.compilation import compile_parts, seconds_spent
 from tests.small_configs import VOCAB_SIZE, small_config
 
 LENGTH = 22
@@ -54,7 +54,12 @@ def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
     compile_parts([model], unit)
     torch.testing.assert_close(logits(model), expected_logits)
     graphs.clear()
+    before = seconds_spent()
     actual = losses_and_gradients(model)
     assert (len(graphs) == 1) == (unit == "model")  # by layer: one for each of the two kinds
+    assert seconds_spent() > before
+    told = seconds_spent()
+    losses_and_gradients(model)
+    assert seconds_spent() == told
     for name, value in expected.items():
         assert (actual[name] - value).abs().max() <= 1e-5 * value.abs().max(), name
