@@ -1,0 +1,53 @@
+"""What the processes of the tests of GELU's backward pass do; run by the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from contextlm.config.sections.parallel import ParallelConfig
+from contextlm.parallel import runtime
+from tests.gpu.compile_cases import losses_and_gradients
+
+
+def distances(rows: int, width: int, dtype: str, approximate: str) -> tuple[float, float, bool]:
+    """How far the gradients of the input and of the bias are from those in fp64, relative to the largest.
+
+    Returns:
+        both distances; whether a second call gives the same bits.
+    """
+    with runtime.start(ParallelConfig()):
+        from contextlm.megatron.gelu_kernel import gelu_backward
+
+        generator = torch.Generator().manual_seed(1)
+        before, gradient = torch.randn(2, rows, width, generator=generator).to(getattr(torch, dtype))
+        before = 4 * before  # both tails
+        exact = before.double().requires_grad_()
+        torch.nn.functional.gelu(exact, approximate=approximate).backward(gradient.double())
+        assert exact.grad is not None
+        wanted = exact.grad, exact.grad.sum(0)
+        given = gradient.cuda(), before.cuda(), approximate
+        found, again = gelu_backward(*given), gelu_backward(*given)
+        far = [float((a.double().cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True)]
+        return far[0], far[1], all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def calls(values: dict[str, Any]) -> int:
+    """How often the kernel ran in a forward and backward pass."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        losses_and_gradients("gpt2", values)
+    return sum(event.count for event in profile.key_averages() if event.key.startswith("_gelu_backward"))
+
+
+def without_the_mend(backbone: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """`losses_and_gradients` where the MLP goes megatron-core's way."""
+    from contextlm.megatron import gelu
+
+    torch._dynamo.reset()
+    with mock.patch.object(gelu, "applies", lambda mlp, is_cuda: False):
+        found = losses_and_gradients(backbone, values)
+    torch._dynamo.reset()
+    return found
