@@ -43,7 +43,7 @@ class _Gelu(torch.autograd.Function):
         return gelu(before, approximate=approximate)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         from contextlm.megatron.gelu_kernel import gelu_backward  # Triton comes with torch for CUDA
 
         (before,) = ctx.saved_tensors
