@@ -4,7 +4,7 @@ What is slow: the backward pass of `MLP.forward` (transformer/mlp.py:155) writes
 sums it over the tokens for the bias of the first product: compiled or not, that reads two [S, B, F] tensors again.
 The mend: the product takes the bias as a constant, and GELU, which comes next, has a backward pass that gives its
 gradient too (`gelu_kernel.py`). What is saved is what was: GELU's input, and its output by the product behind it.
-Test: tests/unit/model/test_gelu.py; on CUDA tests/gpu/test_gelu.py.
+Test: tests/unit/model/test_bias_gradients.py; on CUDA tests/gpu/test_bias_gradients.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from contextlm.megatron.rewrite import SourceChanged
-from contextlm.model.linear import ColumnLinear
+from contextlm.model.linear import leaves_bias_gradient
 
 _stock = MLP.forward
 _PIECES = (
@@ -50,26 +50,14 @@ class _Gelu(torch.autograd.Function):
         return *gelu_backward(gradient, before, ctx.approximate), None
 
 
-def applies(mlp: MLP, is_cuda: bool) -> bool:
-    """Whether the first product is torch's own on CUDA, with a bias, and GELU follows."""
-    first, activation = mlp.linear_fc1, mlp.activation_func
-    return (
-        is_cuda
-        and type(first) is ColumnLinear
-        and first.tp_group.size() == 1
-        and first.bias is not None
-        and isinstance(activation, functools.partial)
-        and activation.func is gelu
-    )
-
-
 def forward(
     self: MLP, hidden_states: Tensor, per_token_scale: Tensor | None = None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """[S, B, H] to [S, B, H], and the bias if it is not in them yet."""
-    if per_token_scale is not None or not applies(self, hidden_states.is_cuda):
-        return _stock(self, hidden_states, per_token_scale, **kwargs)
     first, activation = self.linear_fc1, self.activation_func
+    is_gelu = isinstance(activation, functools.partial) and activation.func is gelu and per_token_scale is None
+    if not is_gelu or not leaves_bias_gradient(first, hidden_states.is_cuda):
+        return _stock(self, hidden_states, per_token_scale, **kwargs)
     return self.linear_fc2(linear_gelu(hidden_states, first.weight, first.bias, **activation.keywords))
 
 

@@ -1,0 +1,56 @@
+"""The kernels that give biases their gradients: beside fp64, and in the whole model beside what products give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.distributed.pool import Pool
+from tests.gpu import bias_cases, compile_cases
+from tests.gpu.test_compilation import distances
+from tests.small_configs import BACKBONES
+
+pytestmark = pytest.mark.gpu
+
+# Everything is worked out in fp32 from the same inputs, and rounded once, when it is written.
+LIMITS = {"float32": 1e-6, "bfloat16": 2**-8, "float16": 2**-10}
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 7), (300, 515), (2051, 40), (4096, 3072)])
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("approximate", ["tanh", "none"])
+def test_gelu(gpu_pool: Pool, approximate: str, dtype: str, rows: int, width: int) -> None:
+    arguments = {"rows": rows, "width": width, "dtype": dtype, "approximate": approximate}
+    ((gradient, bias, is_repeatable),) = gpu_pool.run(bias_cases.gelu_distances, 1, **arguments)
+    assert gradient < LIMITS[dtype] and bias < LIMITS[dtype] and is_repeatable
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 4), (37, 3, 5, 64), (300, 2, 2, 80), (1024, 4, 12, 64)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (1, 2, 0, 3), (1, 2, 3, 0)])
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_heads(gpu_pool: Pool, dtype: str, order: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    arguments = {"shape": shape, "order": order, "dtype": dtype}
+    ((is_joined, bias),) = gpu_pool.run(bias_cases.heads_distance, 1, **arguments)
+    assert is_joined and bias < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("unit", ["model", "layer", "off"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_model_has_the_same_gradients(gpu_pool: Pool, backbone: str, unit: str) -> None:
+    def run(case: Callable, **values: object) -> dict[str, np.ndarray]:
+        return gpu_pool.run(case, 1, backbone=backbone, values=values)[0]
+
+    ours, stock = compile_cases.losses_and_gradients, bias_cases.stock_losses_and_gradients
+    expected = run(stock)
+    assert max(distances(run(ours, compile=unit), expected)) < 1e-5
+    found, peer = (distances(run(case, compile=unit, bf16=True), expected) for case in (ours, stock))
+    assert np.mean(found) < 1.05 * np.mean(peer), (found, peer)
+
+
+@pytest.mark.parametrize("unit", ["model", "off"])
+def test_they_are_used(gpu_pool: Pool, unit: str) -> None:
+    # In four layers and the two of the predictor.
+    found = gpu_pool.run(bias_cases.calls, 1, values={"bf16": True, "compile": unit})
+    assert found == [{"_gelu_backward": 6, "_join_heads": 6}]
