@@ -4,7 +4,7 @@ What is slow: `zero_grad_buffer` (distributed/distributed_data_parallel.py:542) 
 hook of each parameter (line 433) reads it to add the first gradient: 8 bytes of memory traffic for each fp32 gradient,
 in every iteration, that say nothing.
 The mend: a parameter is marked instead, and its next gradient copied. What got none is zeroed before it is reduced.
-Test: tests/unit/megatron/test_first_gradient.py.
+Test: tests/distributed/test_gradient_buffers.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What is wrong: `finalize_model_grads` (distributed/finalize_model_grads.py:495) 
 which waits for the whole backward pass, once for each part of the model. And it reads and writes all gradients for it,
 where the optimizer's kernel scales what it reads anyway, for the clip.
 The mend: divide by at least 1; where a part has `keeps_sums`, note the factor in `gradient_factor` instead.
-Test: tests/distributed/test_host_syncs.py, tests/unit/megatron/test_token_scale.py.
+Test: tests/distributed/test_host_syncs.py, tests/distributed/test_gradient_buffers.py.
 """
 
 from __future__ import annotations

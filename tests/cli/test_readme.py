@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -69,6 +70,12 @@ def make_files(words: list[str], folder: Path) -> None:
                 path.touch()
 
 
+def check_benchmark(arguments: list[str]) -> None:
+    """Its own parser reads the words; its files import each other by their own names."""
+    with mock.patch.object(sys, "path", [str(ROOT / "benchmarks"), *sys.path]):
+        importlib.import_module(Path(arguments[0]).stem).parser().parse_args(arguments[1:])
+
+
 def check(words: list[str], folder: Path) -> None:
     """Run nothing, but have each program's own reader read its words; anything unknown raises."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -89,6 +96,8 @@ def check(words: list[str], folder: Path) -> None:
         assert parse(arguments[1:], {}).dry_run
     elif program == "python" and arguments[0].startswith("tools/"):
         check_tool(arguments)
+    elif program == "python" and arguments[0].startswith("benchmarks/"):
+        check_benchmark(arguments)
     elif program == "sbatch":
         assert (ROOT / arguments[0]).read_text().startswith("#!")
         check(["bash", *arguments[1:]], folder)
