@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from contextlm.analysis.execution import execution
 from contextlm.analysis.fitting import Fit, layout_flags
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
 from contextlm.analysis.matching import Match
@@ -40,6 +41,7 @@ def plan_record(config: Config, vocab_size: int, world_size: int) -> dict[str, A
             "stage": choice.stage,
             "memory": _with_total(choice.memory),
             "more_work": choice.more_work,
+            "compiled": choice.compiled,
         }
         for choice in compare_choices(config, vocab_size, world_size)
     ]
@@ -51,6 +53,7 @@ def plan_record(config: Config, vocab_size: int, world_size: int) -> dict[str, A
         },
         "layout": layout_words(config, world_size),
         "num_microbatches": config.num_microbatches(world_size),
+        "compiled": execution(config, world_size, on_cuda=True).compiled,
         "stages": stages,
         "shares_of_a_step": shares._asdict(),
         "recompute": recompute,
