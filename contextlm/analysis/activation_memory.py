@@ -4,8 +4,8 @@ The formulas are those of Korthikanti et al., 2022, "Reducing Activation Recompu
 Models", for attention that keeps no S x S matrix: with 16 bits and dropout a GPT-2 layer keeps
 S B H (10 + 24 / t) bytes on each of t tensor-parallel ranks, S B H 34 / t under sequence parallelism. Here they
 are tables with a row for each tensor, so that a reader can check each against the operation that keeps it. What
-two operations keep is one tensor, and one row. They hold for the torch backend; Transformer Engine's fused
-operations keep less, about one [S, B, H] for each norm.
+two operations keep is one tensor, and one row. They hold for the torch backend, compiled or not
+(`whole_graph.py`); Transformer Engine's fused operations keep less, about one [S, B, H] for each norm.
 
 Not counted: token ids and their masks, under 1%; the S x S matrices that torch's attention builds where it has no
 fused kernel: with attention dropout on a CPU; the masks of `--reset-attention-mask`, [B, S, S] once for all layers
@@ -103,7 +103,7 @@ class Activations:
             size for name, size in self.layer().items() if any(part in name for part in ("MLP", "fc1", "GELU", "fc2"))
         )
         # A compiled layer gives out the gradients of its weights at its end, autograd each to its buffer.
-        made = 0 if self.how.compiled == "off" and self.how.buffered else 2 * self.matrix
+        made = 0 if self.how.compiled == "off" and not self.how.gradients_wait else 2 * self.matrix
         return max(self.gradients + again, self.attention_backward + made - gone)
 
     def embedding(self) -> Tensors:
@@ -135,12 +135,16 @@ class Activations:
         That makes the softmax of the logits in place of their copy in fp32.
         """
         padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
-        return self._norm(self.positions, self.stream_ranks) | {
-            "input of the output layer": self.stream,
-        } | (
-            {"logits, later their gradients": self.positions * padded // self.ranks * self.element}
-            if self.how.on_cuda
-            else {"softmax": self.positions * padded // self.ranks * _FP32}
+        return (
+            self._norm(self.positions, self.stream_ranks)
+            | {
+                "input of the output layer": self.stream,
+            }
+            | (
+                {"logits, later their gradients": self.positions * padded // self.ranks * self.element}
+                if self.how.on_cuda
+                else {"softmax": self.positions * padded // self.ranks * _FP32}
+            )
         )
 
     def _layer(self, length: int, stream_ranks: int) -> Tensors:

@@ -72,7 +72,7 @@ def peak_activations(
 def _backward(found: list[Segment], how: Execution, passing: bool) -> Peak:
     """Where a micro-batch's backward pass through a part of the model holds most."""
     peak, waiting, kept = Peak(0, 0), 0, sum(segment.kept for segment in found)
-    waits = passing and (how.compiled == "model" or not how.buffered)
+    waits = passing and how.gradients_wait
     for segment in reversed(found):
         total = kept + segment.again + (segment.passing if passing else 0) + waiting
         peak = max(peak, Peak(total, segment.logits, waiting))

@@ -2,8 +2,8 @@
 
 A stage keeps a micro-batch from its forward to its backward pass. In the backward pass tensors join what is kept
 for a moment: what is computed again, gradients of activations, a weight's gradient on its way to the gradient buffer;
-where the loss is megatron-core's, 16-bit logits beside their softmax in fp32. The gradient of a tied table waits for the
-embedding's from the output layer's backward pass to the end. Read next: `activation_peak.py`.
+where the loss is megatron-core's, 16-bit logits beside their softmax in fp32. The gradient of a tied table waits for
+the embedding's from the output layer's backward pass to the end. Read next: `whole_graph.py`, `activation_peak.py`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def segments(activations: Activations, layers: range, first: bool, last: bool) -
     """
     # Where gradients wait for the end, that of the output layer is among them.
     tied = first and last and not activations.config.model.untie_embeddings_and_output_weights
-    waiting = activations.table if tied and activations.how.buffered else 0
+    waiting = activations.table if tied and not activations.how.gradients_wait else 0
     found = [_embedding(activations)] if first else []
     groups = _recomputed_groups(activations.config, layers)
     rest = layers[sum(map(len, groups)) :]
@@ -96,7 +96,7 @@ def _recomputed(activations: Activations, group: range) -> Segment:
     inside = sum(sum(part.values()) for layer in group for part in _parts(activations, layer))
     shared = activations.stream if _keeps_input(activations.config, group[0]) else 0
     # The output is there a second time.
-    passing = activations.passing() + activations.stream
+    passing = max(_passing(activations, layer) for layer in group) + activations.stream
     weights = sum(_weights(activations, layer) for layer in group)
     return Segment(activations.stream, inside - shared, passing, weights=weights)
 
@@ -106,7 +106,7 @@ def _layer(activations: Activations, layer: int) -> list[Segment]:
     training = activations.config.training
     modules = training.recompute_modules if training.recompute_granularity == "selective" else ()
     # The MLP's output is there a second time, too. The head's gradients are below those of the layer behind it.
-    passing = activations.passing(again=activations.stream if "mlp" in modules else 0)
+    passing = _passing(activations, layer, again=activations.stream if "mlp" in modules else 0)
     first, *others = (_segment(part, modules) for part in _parts(activations, layer))
     found = [first._replace(weights=_weights(activations, layer)), *others]
     return [*found[:-1], found[-1]._replace(passing=passing)]
@@ -116,6 +116,15 @@ def _segment(part: Tensors, modules: tuple[str, ...]) -> Segment:
     """A part, of which modules are computed again, one after the other."""
     again = [sum(part.get(name, 0) for name in _RECOMPUTED[module]) for module in modules]
     return Segment(sum(part.values()) - sum(again), max(again, default=0))
+
+
+def _passing(activations: Activations, layer: int, again: int = 0) -> int:
+    """What a layer's backward pass holds for a moment; `again` as the tables have it."""
+    passing = activations.passing(again)
+    if activations.how.compiled == "layer":  # it gives out all gradients of its weights when what it kept is gone
+        kept = sum(sum(part.values()) for part in _parts(activations, layer))
+        passing = max(passing, activations.stream + _weights(activations, layer) - kept)
+    return passing
 
 
 def _weights(activations: Activations, layer: int) -> int:

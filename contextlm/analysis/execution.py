@@ -22,6 +22,11 @@ class Execution(NamedTuple):
     compiled: str = "off"
     buffered: bool = True
 
+    @property
+    def gradients_wait(self) -> bool:
+        """Whether the weights' gradients, as autograd makes them, are all there until the backward pass ends."""
+        return self.compiled == "model" or not self.buffered
+
 
 def execution(config: Config, world_size: int, on_cuda: bool) -> Execution:
     """That of a run of `world_size` processes, each with a GPU or without."""

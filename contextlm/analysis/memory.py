@@ -1,10 +1,11 @@
 """Memory of each rank, of every kind: what parameters cost, activations, logits, buffers.
 
 What training does: weights in the precision of the run; gradients in fp32, or as the weights with
-`--no-accumulate-allreduce-grads-in-fp32`, or nowhere but where autograd leaves them (`execution.py`); AdamW's two moments in fp32, and with 16-bit weights their fp32 masters
-too, shared by the data-parallel ranks if the optimizer is the distributed one. Activations and logits are those of
-the moment at which a rank holds most. Not counted, for no tensor holds it: CUDA's own memory, NCCL's, and what the
-allocator cannot use because it lies in pieces. Read next: `activation_memory.py`.
+`--no-accumulate-allreduce-grads-in-fp32`, or nowhere but where autograd leaves them (`execution.py`); AdamW's two
+moments in fp32, and with 16-bit weights their fp32 masters too, shared by the data-parallel ranks if the optimizer is
+the distributed one. Activations and logits are those of the moment at which a rank holds most. Not counted, for no
+tensor holds it: CUDA's own memory, NCCL's, and what the allocator cannot use because it lies in pieces.
+Read next: `activation_memory.py`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 from contextlm.analysis.execution import execution
 from contextlm.analysis.fitting import Fit, layout_flags
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
+from contextlm.analysis.largest_micro_batch import COMPARED, Largest
 from contextlm.analysis.matching import Match
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.parameters import ParameterCounts, count_parameters
@@ -82,6 +83,11 @@ def fit_record(found: Sequence[Fit], world_size: int) -> list[dict[str, Any]]:
         }
         for fit in found
     ]
+
+
+def largest_record(found: Sequence[Largest]) -> dict[str, Any]:
+    """The largest micro-batches by model and by what is computed again."""
+    return {each.name: dict(zip(COMPARED, each.samples, strict=True)) for each in found}
 
 
 def match_record(found: Match, vocab_size: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a model that is compiled as one graph holds at once.
 
-Between its passes it keeps what its layers keep by themselves: torch's partitioner computes again what fuses, such as the
-inside of a norm or of GELU, and never what a product reads (tests/unit/model/test_compiled_memory.py traces it). What
-differs is when things are there in the backward pass:
+Between its passes it keeps what its layers keep by themselves: torch's partitioner computes again what fuses, such as
+the inside of a norm or of GELU, and never what a product reads (tests/unit/model/test_compiled_memory.py traces it).
+What differs is when things are there in the backward pass:
 
 - All gradients of weights leave the graph together, at its end.
 - The gradient of the embedding is summed in fp32.

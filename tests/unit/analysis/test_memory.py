@@ -64,7 +64,9 @@ def test_bytes_by_precision_and_data_parallel_size():
     count = stage_parameters(config, 512, 0)
     assert rank_memory(config, 512, 0, 4)[:3] == (4 * count, 4 * count, 2 * count)
     for precision in ("--bf16", "--fp16"):
-        low = rank_memory(configuration(f"--model gpt2-tiny {precision} --compile off --global-batch-size 2"), 512, 0, 1)
+        low = rank_memory(
+            configuration(f"--model gpt2-tiny {precision} --compile off --global-batch-size 2"), 512, 0, 1
+        )
         assert low[:3] == (2 * count, 4 * count, 12 * count)
         assert low.total == 18 * count + low.activations + low.logits + LIBRARY_WORKSPACES
 
