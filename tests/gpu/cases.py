@@ -73,6 +73,11 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
         return torch.cuda.max_memory_allocated() - began
 
 
+def memory_of_gpu() -> int:
+    """Bytes of this process's GPU."""
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+
+
 def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
     """Train 12 iterations with a log line after each 6; what CUDA says of waits between log lines, one for each.
 

@@ -54,7 +54,7 @@ def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
     )
 
 
-def kept_by_graphs(model: torch.nn.Module, config: Config, unit: str, monkeypatch: pytest.MonkeyPatch) -> Kept:
+def kept_by_graphs(model: Any, config: Config, unit: str, monkeypatch: pytest.MonkeyPatch) -> Kept:
     """Trace the model, and have the compiler say what its forward graphs hand to their backward graphs."""
     from torch._inductor import compile_fx
 
@@ -62,7 +62,7 @@ def kept_by_graphs(model: torch.nn.Module, config: Config, unit: str, monkeypatc
 
     def noted(graph: Any, inputs: Any, *, num_fwd_outputs: int, **others: Any) -> Any:
         forward, backward = partition(graph, inputs, num_fwd_outputs=num_fwd_outputs, **others)
-        outputs = forward.graph.output_node().args[0]
+        outputs: Any = forward.graph.output_node().args[0]
         tensors = {
             node.meta["val"].untyped_storage()._cdata: node.meta["val"].untyped_storage().nbytes()
             for node in outputs[num_fwd_outputs:]
@@ -120,12 +120,12 @@ class InPlaceLoss(torch.autograd.Function):
         return logits_NV.new_zeros(len(logits_NV))
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> Tensor:
         (logits_NV,) = ctx.saved_tensors
         return logits_NV.mul_(1e-3)
 
 
-def allocated(model: torch.nn.Module, config: Config, buffered: bool) -> int:
+def allocated(model: Any, config: Config, buffered: bool) -> int:
     """The most bytes that a CPU's allocator gives out in an iteration beside the weights and their buffers."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -155,7 +155,7 @@ def allocated(model: torch.nn.Module, config: Config, buffered: bool) -> int:
 
 ONE_BY_ONE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 FEW_TOKENS = {"hidden_size": 256, "num_attention_heads": 4, "seq_length": 32, "micro_batch_size": 2}
-PEAKS = (
+PEAKS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
     ("gpt2", "model", {}, True),
     ("pythia", "model", {}, True),  # a table of its own
     ("gpt2", "model", FEW_TOKENS, True),  # where gradients of weights are most of it
