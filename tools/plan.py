@@ -1,8 +1,9 @@
 """python tools/plan.py --model contextlm-gpt2-1.5b --bf16 --global-batch-size 512 --gpus 64 --gpu-memory 80 --fit
 
 Says before anything is paid what a run needs: parameters, FLOPs, memory of each rank, balance of the pipeline; with
-`--tokens` time and price; with `--fit` which layouts fit; with `--match` the plain model of equal size or cost. All
-options of training may follow. From formulas alone: no torch, no GPU. Read next: `contextlm/analysis/plan_blocks.py`.
+`--tokens` time and price; with `--fit` which layouts fit; with `--largest-micro-batch` how many samples a GPU takes;
+with `--match` the plain model of equal size or cost. All options of training may follow. From formulas alone: no torch,
+no GPU. Read next: `contextlm/analysis/plan_blocks.py`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from typing import Any
 
 from contextlm.analysis.device_peaks import PEAK_TFLOPS, peak_tflops
 from contextlm.analysis.dry_run import costs
-from contextlm.analysis.fitting import fits, fullest, naive, usable, with_one_micro_batch
+from contextlm.analysis.fitting import fits, fullest, naive, usable, with_whole_micro_batches
+from contextlm.analysis.largest_micro_batch import largest
 from contextlm.analysis.matching import BUDGETS, SIZES, match
-from contextlm.analysis.plan_answers import cost_block, fit_block, match_block, naive_block, verdict
-from contextlm.analysis.plan_record import cost_record, fit_record, match_record, plan_record
+from contextlm.analysis.plan_answers import cost_block, fit_block, largest_block, match_block, naive_block, verdict
+from contextlm.analysis.plan_record import cost_record, fit_record, largest_record, match_record, plan_record
 from contextlm.analysis.run_cost import run_cost, tokens_of_run
 from contextlm.analysis.step_time import Machine
 from contextlm.config import Config, parse, validate
+from contextlm.config.presets import preset_names
 from contextlm.config.schema import ContextConfig
 from contextlm.errors import UserError, tell_warnings, told_to_the_user
 
 _GIB = 2**30
+_PRESETS = [name for name in preset_names() if not name.endswith("-tiny")]
 
 
 def planning_options() -> argparse.ArgumentParser:
@@ -46,6 +50,9 @@ def planning_options() -> argparse.ArgumentParser:
     parser.add_argument("--price-per-gpu-hour", type=float, metavar="PRICE", help="in any currency")
     parser.add_argument("--tokens", type=float, metavar="N", help="of the run [what --train-iters or -samples say]")
     parser.add_argument("--fit", action="store_true", help="propose layouts, micro-batch sizes and recomputation")
+    parser.add_argument(
+        "--largest-micro-batch", action="store_true", help="that fits --gpu-memory; without --model, of every preset"
+    )
     parser.add_argument("--match", choices=sorted(BUDGETS), help="propose a plain model of equal parameters or FLOPs")
     parser.add_argument("--by", choices=list(SIZES), default="depth", help="what --match varies [depth]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -56,10 +63,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status: 1 if no layout fits."""
     given, words = planning_options().parse_known_args(arguments)
     with told_to_the_user():
-        config, world_size, machine = _read(given, words)
-        assert config.model.vocab_size is not None
-        answer = _matched if given.match else _fitted if given.fit else _described
-        text, record, found = answer(given, config, config.model.vocab_size, world_size, machine)
+        if given.largest_micro_batch:
+            text, record, found = _largest(given, words)
+        else:
+            config, world_size, machine = _read(given, words)
+            assert config.model.vocab_size is not None
+            answer = _matched if given.match else _fitted if given.fit else _described
+            text, record, found = answer(given, config, config.model.vocab_size, world_size, machine)
     print(json.dumps(record, indent=2) if given.json else text)
     return 0 if found else 1
 
@@ -70,9 +80,10 @@ def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int,
     words: the options of training.
     """
     problems = _wrong_numbers(given)
-    if given.fit and given.match:
-        problems.append("--fit and --match: two questions; ask one at a time")
-    if any(word.split("=")[0] == "--world-size" for word in words):
+    asked = [f"--{name.replace('_', '-')}" for name in ("fit", "match", "largest_micro_batch") if getattr(given, name)]
+    if len(asked) > 1:
+        problems.append(f"{' and '.join(asked)}: ask one question at a time")
+    if _gives(words, "--world-size"):
         raise UserError(*problems, "--world-size: is --gpus here; give that")
     # A layout is what --fit looks for: the one that is given need not suit the GPUs.
     count = ["--world-size", str(given.gpus)] if given.gpus is not None and given.gpus > 0 and not given.fit else []
@@ -90,6 +101,10 @@ def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int,
         raise UserError(*problems)
     world_size = given.gpus or config.parallel.model_parallel_size
     return config, world_size, Machine(peak or 0.0, given.mfu / 100)
+
+
+def _gives(words: Sequence[str], flag: str) -> bool:
+    return any(word.split("=")[0] == flag for word in words)
 
 
 def _wrong_numbers(given: argparse.Namespace) -> list[str]:
@@ -110,6 +125,8 @@ def _missing(given: argparse.Namespace, config: Config) -> list[str]:
     for name, example in (("gpus", 64), ("gpu_memory", 80)):
         if given.fit and getattr(given, name) is None:
             problems.append(f"--{name.replace('_', '-')}: missing; --fit asks what fits that: give e.g. {example}")
+    if given.largest_micro_batch and given.gpu_memory is None:
+        problems.append("--gpu-memory: missing; --largest-micro-batch asks what fits that: give e.g. 80")
     if given.fit and config.training.global_batch_size is None:
         problems.append("--global-batch-size: missing; --fit compares layouts of one batch: give e.g. 512")
     if given.match and not config.context.enabled:
@@ -137,8 +154,7 @@ def _fitted(given: argparse.Namespace, config: Config, vocab_size: int, world_si
     memory_bytes = given.gpu_memory * _GIB
     found = fits(config, vocab_size, world_size, machine, memory_bytes)
     alone = naive(config)
-    # What it holds does not depend on how many micro-batches follow each other.
-    needed = fullest(with_one_micro_batch(alone), vocab_size, world_size)
+    needed = fullest(with_whole_micro_batches(alone, world_size), vocab_size, world_size)
     problems = validate(alone, world_size, dry_run=True)
     blocks = [naive_block(needed, alone.training.micro_batch_size, problems, memory_bytes)]
     record: dict[str, Any] = {"naive": needed._asdict() | {"total": needed.total, "refused": problems}}
@@ -150,6 +166,17 @@ def _fitted(given: argparse.Namespace, config: Config, vocab_size: int, world_si
         blocks.append(cost_block(cost, world_size, machine))
         record["cost_of_the_first"] = cost_record(cost)
     return "\n\n".join(blocks), record, bool(found)
+
+
+def _largest(given: argparse.Namespace, words: Sequence[str]) -> Answer:
+    """Of the model that is given among the options of training, else of every preset."""
+    alone = _gives(words, "--model")
+    first, world_size, _ = _read(given, words if alone else ["--model", _PRESETS[0], *words])
+    others = () if alone else _PRESETS[1:]
+    models = [first, *(parse(["--dry-run", "--model", name, *words], {}).config for name in others)]
+    memory_bytes = given.gpu_memory * _GIB
+    found = [largest(model, world_size, memory_bytes) for model in models]
+    return largest_block(found, memory_bytes), largest_record(found), any(any(each.samples) for each in found)
 
 
 def _matched(given: argparse.Namespace, config: Config, vocab_size: int, world_size: int, machine: Machine) -> Answer:

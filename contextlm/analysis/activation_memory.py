@@ -4,8 +4,8 @@ The formulas are those of Korthikanti et al., 2022, "Reducing Activation Recompu
 Models", for attention that keeps no S x S matrix: with 16 bits and dropout a GPT-2 layer keeps
 S B H (10 + 24 / t) bytes on each of t tensor-parallel ranks, S B H 34 / t under sequence parallelism. Here they
 are tables with a row for each tensor, so that a reader can check each against the operation that keeps it. What
-two operations keep is one tensor, and one row. They hold for the torch backend; Transformer Engine's fused
-operations keep less, about one [S, B, H] for each norm.
+two operations keep is one tensor, and one row. They hold for the torch backend, compiled or not
+(`whole_graph.py`); Transformer Engine's fused operations keep less, about one [S, B, H] for each norm.
 
 Not counted: token ids and their masks, under 1%; the S x S matrices that torch's attention builds where it has no
 fused kernel: with attention dropout on a CPU; the masks of `--reset-attention-mask`, [B, S, S] once for all layers
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 
+from contextlm.analysis.execution import Execution
 from contextlm.config.schema import Config
 
 Tensors = dict[str, int]
@@ -35,13 +36,14 @@ class Activations:
     Args:
         config: the configuration.
         vocab_size: of the tokenizer, unpadded.
-        mask_bytes: of an element of a dropout mask: 1 on CUDA; torch on a CPU keeps it as an activation.
+        how: how it is computed.
     """
 
-    def __init__(self, config: Config, vocab_size: int, mask_bytes: int = 1) -> None:
-        self.config, self.vocab_size = config, vocab_size
+    def __init__(self, config: Config, vocab_size: int, how: Execution) -> None:
+        self.config, self.vocab_size, self.how = config, vocab_size, how
         self.element = 2 if config.half_precision else _FP32
-        self.mask = mask_bytes if config.model.hidden_dropout > 0 else 0
+        # torch on a CPU keeps a mask as an activation.
+        self.mask = (1 if how.on_cuda else self.element) if config.model.hidden_dropout > 0 else 0
         self.ranks = config.parallel.tensor_model_parallel_size
         # Norms, dropout and residuals act on each position by itself: sequence parallelism splits them too.
         self.stream_ranks = self.ranks if config.parallel.splits_sequence else 1
@@ -61,8 +63,12 @@ class Activations:
         of its weights, on their way to the gradient buffer.
         """
         differs = self.mask > 0 or self.stream_ranks > 1
-        matrix = self.config.model.hidden_size * self.config.model.ffn_size * self.element // self.ranks
-        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"] + matrix
+        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"] + self.matrix
+
+    @property
+    def matrix(self) -> int:
+        """Bytes of a gradient of one of the MLP's matrices."""
+        return self.config.model.hidden_size * self.config.model.ffn_size * self.element // self.ranks
 
     @property
     def table(self) -> int:
@@ -85,13 +91,20 @@ class Activations:
             workspace = self.states * _FP32 // self.ranks  # the sums of q's gradient
         return self.stream + 4 * divided + workspace  # of the residual, the output, q, k and v
 
-    @functools.cached_property
-    def attention_beyond_mlp(self) -> int:
-        """What joins at a layer's attention, less what is gone by then: all that its MLP has kept or computed again."""
+    def passing(self, again: int = 0) -> int:
+        """Bytes that a layer's backward pass holds for a moment, at its last product or at its attention.
+
+        At attention all that its MLP has kept or computed again is gone.
+
+        Args:
+            again: of what is there a second time while the MLP is computed again.
+        """
         gone = sum(
             size for name, size in self.layer().items() if any(part in name for part in ("MLP", "fc1", "GELU", "fc2"))
         )
-        return max(self.attention_backward - gone, 0)
+        # A compiled layer gives out the gradients of its weights at its end, autograd each to its buffer.
+        made = 0 if self.how.compiled == "off" and not self.how.gradients_wait else 2 * self.matrix
+        return max(self.gradients + again, self.attention_backward + made - gone)
 
     def embedding(self) -> Tensors:
         """Lookups keep ids only."""
@@ -117,12 +130,22 @@ class Activations:
         return [*parts, {"guidance, for the gate's gradient": self.stream}]
 
     def output(self) -> Tensors:
-        """Final norm, output layer, loss; the softmax of the logits is made in place of their copy in fp32."""
+        """Final norm, output layer, loss: on CUDA one of ours, else megatron-core's.
+
+        That makes the softmax of the logits in place of their copy in fp32.
+        """
         padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
-        return self._norm(self.positions, self.stream_ranks) | {
-            "input of the output layer": self.stream,
-            "softmax": self.positions * padded // self.ranks * _FP32,
-        }
+        return (
+            self._norm(self.positions, self.stream_ranks)
+            | {
+                "input of the output layer": self.stream,
+            }
+            | (
+                {"logits, later their gradients": self.positions * padded // self.ranks * self.element}
+                if self.how.on_cuda
+                else {"softmax": self.positions * padded // self.ranks * _FP32}
+            )
+        )
 
     def _layer(self, length: int, stream_ranks: int) -> Tensors:
         """One layer over `length` positions of each sample, which `stream_ranks` split where they can."""

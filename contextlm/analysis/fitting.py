@@ -90,9 +90,11 @@ def naive(config: Config) -> Config:
     return with_choice(_with_layout(config), "nothing")
 
 
-def with_one_micro_batch(config: Config) -> Config:
-    """The configuration with the smallest batch that it can have."""
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, global_batch_size=None))
+def with_whole_micro_batches(config: Config, world_size: int) -> Config:
+    """The configuration with a batch that its micro-batches divide: what it holds can be said of such a one only."""
+    together = config.training.micro_batch_size * config.data_parallel_size(world_size)
+    batch = -(-config.global_batch_size(world_size) // together) * together
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, global_batch_size=batch))
 
 
 def layout_flags(config: Config) -> list[str]:

@@ -1,10 +1,11 @@
 """Memory of each rank, of every kind: what parameters cost, activations, logits, buffers.
 
 What training does: weights in the precision of the run; gradients in fp32, or as the weights with
-`--no-accumulate-allreduce-grads-in-fp32`; AdamW's two moments in fp32, and with 16-bit weights their fp32 masters
-too, shared by the data-parallel ranks if the optimizer is the distributed one. Activations and logits are those of
-the moment at which a rank holds most. Not counted, for no tensor holds it: CUDA's own memory, NCCL's, and what the
-allocator cannot use because it lies in pieces. Read next: `activation_memory.py`.
+`--no-accumulate-allreduce-grads-in-fp32`, or nowhere but where autograd leaves them (`execution.py`); AdamW's two
+moments in fp32, and with 16-bit weights their fp32 masters too, shared by the data-parallel ranks if the optimizer is
+the distributed one. Activations and logits are those of the moment at which a rank holds most. Not counted, for no
+tensor holds it: CUDA's own memory, NCCL's, and what the allocator cannot use because it lies in pieces.
+Read next: `activation_memory.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from contextlm.analysis.activation_memory import Activations
 from contextlm.analysis.activation_peak import peak_activations
+from contextlm.analysis.execution import execution
 from contextlm.analysis.parameters import context_head_parameters, layer_parameters, norm_parameters
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
@@ -25,6 +27,7 @@ class RankMemory(NamedTuple):
     """Bytes on one rank of a pipeline stage.
 
     Attributes:
+        gradients: megatron-core's buffer, and those that wait at the peak of activations for the backward pass to end.
         activations: at their peak, without logits.
         logits: at that moment, with their softmax: 0 where another is worse.
         buffers: of libraries, and that into which sequence parallelism gathers tokens.
@@ -63,20 +66,22 @@ def stage_parameters(config: Config, vocab_size: int, stage: int) -> int:
     return count
 
 
-def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int) -> RankMemory:
-    """Bytes on a rank of `stage` among `world_size` processes."""
+def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int, *, on_cuda: bool = True) -> RankMemory:
+    """Bytes on a rank of `stage` among `world_size` processes, each with a GPU or without."""
     count, parallel = stage_parameters(config, vocab_size, stage), config.parallel
+    how = execution(config, world_size, on_cuda)
     weight_bytes, state_bytes = (2, 12) if config.half_precision else (4, 8)
     gradient_bytes = 4 if parallel.accumulate_allreduce_grads_in_fp32 else weight_bytes
+    buffer = gradient_bytes * count if how.buffered else 0
     shared_by = config.data_parallel_size(world_size) if parallel.use_distributed_optimizer else 1
-    peak = peak_activations(config, vocab_size, stage, config.num_microbatches(world_size))
-    activations = Activations(config, vocab_size)
+    peak = peak_activations(config, vocab_size, stage, config.num_microbatches(world_size), how)
+    activations = Activations(config, vocab_size, how)
     gathered = activations.states * activations.element if parallel.splits_sequence else 0
     return RankMemory(
         weights=weight_bytes * count,
-        gradients=gradient_bytes * count,
+        gradients=buffer + peak.waiting,
         optimizer=state_bytes * count // shared_by,
-        activations=peak.total - peak.logits,
+        activations=peak.total - peak.logits - peak.waiting,
         logits=peak.logits,
         buffers=LIBRARY_WORKSPACES + gathered,
     )

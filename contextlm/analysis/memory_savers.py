@@ -25,21 +25,22 @@ class Saver(NamedTuple):
     saved: int
 
 
-def memory_savers(config: Config, vocab_size: int, world_size: int) -> list[Saver]:
+def memory_savers(config: Config, vocab_size: int, world_size: int, *, on_cuda: bool = True) -> list[Saver]:
     """What would help, most first; empty where nothing is left to try."""
     config = with_batch_size(config, world_size)
-    before, known = fullest_rank(config, vocab_size, world_size), set(validate(config, world_size, dry_run=True))
+    before = fullest_rank(config, vocab_size, world_size, on_cuda)
+    known = set(validate(config, world_size, dry_run=True))
     found = []
     for options, changed in _changes(config):
         if set(validate(changed, world_size, dry_run=True)) <= known:
-            found.append(Saver(options, before - fullest_rank(changed, vocab_size, world_size)))
+            found.append(Saver(options, before - fullest_rank(changed, vocab_size, world_size, on_cuda)))
     return sorted((saver for saver in found if saver.saved > _LEAST * before), key=lambda saver: -saver.saved)
 
 
-def fullest_rank(config: Config, vocab_size: int, world_size: int) -> int:
+def fullest_rank(config: Config, vocab_size: int, world_size: int, on_cuda: bool = True) -> int:
     """Bytes on a rank of the stage that needs most."""
     stages = range(config.parallel.pipeline_model_parallel_size)
-    return max(rank_memory(config, vocab_size, stage, world_size).total for stage in stages)
+    return max(rank_memory(config, vocab_size, stage, world_size, on_cuda=on_cuda).total for stage in stages)
 
 
 def _changes(config: Config) -> Iterator[tuple[str, Config]]:

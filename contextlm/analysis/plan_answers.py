@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from contextlm.analysis.fitting import Fit, layout_flags, usable
 from contextlm.analysis.flops import training_flops_per_token
+from contextlm.analysis.largest_micro_batch import COMPARED, Largest
 from contextlm.analysis.matching import Match
 from contextlm.analysis.memory import RankMemory
 from contextlm.analysis.parameters import count_parameters
@@ -79,6 +80,16 @@ def verdict(memory: RankMemory, memory_bytes: float) -> str:
     limit = usable(memory_bytes)
     answer = "fits" if memory.total <= limit else f"does not fit, {(memory.total - limit) / _GIB:.1f} GiB too many"
     return f"{memory.total / _GIB:.1f} of {limit / _GIB:.1f} usable GiB, {answer}: {parts}"
+
+
+def largest_block(found: Sequence[Largest], memory_bytes: float) -> str:
+    """The largest micro-batches, a line for each model."""
+    lines = [
+        f"Largest micro-batch, one an iteration, that fits {usable(memory_bytes) / _GIB:.1f} usable GiB of a GPU",
+        f"  {'computed again:':<24}" + "".join(f"{choice:>13}" for choice in COMPARED),
+    ]
+    lines += [f"  {each.name:<24}" + "".join(f"{samples:>13}" for samples in each.samples) for each in found]
+    return "\n".join(lines)
 
 
 def match_block(found: Match, target: Config, budget: str, vocab_size: int) -> str:

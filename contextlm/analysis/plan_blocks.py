@@ -5,6 +5,7 @@ Read next: `parameters.py`, `flops.py`, `memory.py`, `stage_work.py`.
 
 from __future__ import annotations
 
+from contextlm.analysis.execution import COMPILED, execution
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.parameters import count_parameters
@@ -84,7 +85,8 @@ def _stage(config: Config, stage: int) -> str:
 
 def memory_block(config: Config, vocabulary: int, world_size: int) -> str:
     """Of a rank of each stage, by kind."""
-    lines = ["Memory per rank in GiB, at its peak"]
+    compiled = COMPILED[execution(config, world_size, on_cuda=True).compiled]
+    lines = [f"Memory per rank in GiB, at its peak, on GPUs with {compiled} (--compile {config.training.compile})"]
     columns = (*RankMemory._fields, "total")
     lines.append(f"  {'stage':<8}" + "".join(f"{column:>13}" for column in columns))
     for stage in range(config.parallel.pipeline_model_parallel_size):
@@ -97,12 +99,12 @@ def memory_block(config: Config, vocabulary: int, world_size: int) -> str:
 def recompute_block(config: Config, vocabulary: int, world_size: int) -> str:
     """The choices side by side, whichever the configuration makes."""
     lines = ["Computed again in the backward pass: GiB of the fullest stage, and the operations added"]
-    lines.append(f"  {'':<18}{'activations':>13}{'logits':>9}{'total':>9}{'more work':>11}")
+    lines.append(f"  {'':<18}{'activations':>13}{'logits':>9}{'total':>9}{'more work':>11}  compiled")
     for choice in compare_choices(config, vocabulary, world_size):
         memory = choice.memory
         sizes = f"{memory.activations / _GIB:>13.3f}{memory.logits / _GIB:>9.3f}{memory.total / _GIB:>9.3f}"
         flags = " ".join(recompute_flags(choice.config))
-        lines.append(f"  {choice.name:<18}{sizes}{choice.more_work:>11.1%}  {flags}".rstrip())
+        lines.append(f"  {choice.name:<18}{sizes}{choice.more_work:>11.1%}  {choice.compiled:<8}  {flags}".rstrip())
     return "\n".join(lines)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from contextlm.analysis.execution import execution
 from contextlm.analysis.fitting import Fit, layout_flags
 from contextlm.analysis.flops import forward_flops_per_token, training_flops_per_token
+from contextlm.analysis.largest_micro_batch import COMPARED, Largest
 from contextlm.analysis.matching import Match
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.parameters import ParameterCounts, count_parameters
@@ -40,6 +42,7 @@ def plan_record(config: Config, vocab_size: int, world_size: int) -> dict[str, A
             "stage": choice.stage,
             "memory": _with_total(choice.memory),
             "more_work": choice.more_work,
+            "compiled": choice.compiled,
         }
         for choice in compare_choices(config, vocab_size, world_size)
     ]
@@ -51,6 +54,7 @@ def plan_record(config: Config, vocab_size: int, world_size: int) -> dict[str, A
         },
         "layout": layout_words(config, world_size),
         "num_microbatches": config.num_microbatches(world_size),
+        "compiled": execution(config, world_size, on_cuda=True).compiled,
         "stages": stages,
         "shares_of_a_step": shares._asdict(),
         "recompute": recompute,
@@ -79,6 +83,11 @@ def fit_record(found: Sequence[Fit], world_size: int) -> list[dict[str, Any]]:
         }
         for fit in found
     ]
+
+
+def largest_record(found: Sequence[Largest]) -> dict[str, Any]:
+    """The largest micro-batches by model and by what is computed again."""
+    return {each.name: dict(zip(COMPARED, each.samples, strict=True)) for each in found}
 
 
 def match_record(found: Match, vocab_size: int) -> dict[str, Any]:

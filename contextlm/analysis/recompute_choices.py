@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from contextlm.analysis.execution import execution
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.stage_work import stage_work
+from contextlm.config.compile_unit import compile_problems
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 
@@ -19,6 +21,7 @@ class Choice(NamedTuple):
     Attributes:
         stage: which holds most.
         memory: of a rank of that stage.
+        compiled: "model", "layer" or "off".
         more_work: operations computed again, relative to those of training without.
     """
 
@@ -26,6 +29,7 @@ class Choice(NamedTuple):
     config: Config
     stage: int
     memory: RankMemory
+    compiled: str
     more_work: float
 
 
@@ -34,12 +38,15 @@ def compare_choices(config: Config, vocab_size: int, world_size: int) -> list[Ch
     found = []
     for name in CHOICES:
         chosen = with_choice(config, name)
+        if compile_problems(chosen, config.data_parallel_size(world_size)):  # what --compile demands goes with another
+            chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, compile="auto"))
         stages = range(config.parallel.pipeline_model_parallel_size)
         memories = [rank_memory(chosen, vocab_size, stage, world_size) for stage in stages]
         stage = max(stages, key=lambda stage: memories[stage].total)
         works = stage_work(chosen, vocab_size)
         more = sum(work.again for work in works) / sum(3 * work.forward for work in works)
-        found.append(Choice(name, chosen, stage, memories[stage], more))
+        compiled = execution(chosen, world_size, on_cuda=True).compiled
+        found.append(Choice(name, chosen, stage, memories[stage], compiled, more))
     return found
 
 

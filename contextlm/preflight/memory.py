@@ -47,7 +47,8 @@ class Share(NamedTuple):
 
 def shares(config: Config, vocab_size: int, process: Runtime, layout: Layout) -> list[Share]:
     """Of every memory that the run takes from; collective."""
-    memory = rank_memory(config, vocab_size, layout.pipeline_rank, process.world_size)
+    on_cuda = process.device.type == "cuda"
+    memory = rank_memory(config, vocab_size, layout.pipeline_rank, process.world_size, on_cuda=on_cuda)
     place, there = _memory_of(process.device)
     certain = memory.weights + memory.gradients + memory.optimizer
     found = [Share(place, certain, memory.total, there)] * process.world_size

@@ -44,7 +44,7 @@ def _fault(error: BaseException, memory: str, config: Config, where: Whereabouts
     if where.now.phase in _PREPARATIONS:
         return Fault(what, _host_remedy(), (_host(),))
     shape = f"a micro-batch is {config.training.micro_batch_size} x {config.model.seq_length} tokens"
-    kinds = rank_memory(config, vocab_size, stage, world_size)
+    kinds = rank_memory(config, vocab_size, stage, world_size, on_cuda=torch.cuda.is_available())
     parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in kinds._asdict().items())
     by_formula = f"by the formulas of --dry-run, in GiB: {parts}, together {kinds.total / _GIB:.2f}; {shape}"
     state = kinds.weights + kinds.gradients + kinds.optimizer
@@ -59,7 +59,7 @@ def _remedy(memory: str, config: Config, vocab_size: int, world_size: int) -> st
     words = []
     if memory == "GPU" and _held_unused() > _FRAGMENTED:
         words.append("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the environment (memory is fragmented)")
-    savers = memory_savers(config, vocab_size, world_size)
+    savers = memory_savers(config, vocab_size, world_size, on_cuda=torch.cuda.is_available())
     words += [f"{saver.options} (saves {saver.saved / _GIB:.2f} GiB)" for saver in savers]
     if not words:
         return "nothing is left that would save memory with so many processes: start more of them, or a smaller model"

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from contextlm.analysis.activation_memory import Activations
-from contextlm.analysis.activation_peak import peak_activations, segments
+from contextlm.analysis.activation_peak import peak_activations
+from contextlm.analysis.activation_segments import segments
+from contextlm.analysis.execution import Execution
 from contextlm.config.schema import Config
 from tests.distributed import memory_cases
 from tests.distributed.layouts import LAYOUTS
@@ -21,6 +23,7 @@ from tests.distributed.pool import Pool
 from tests.small_configs import BACKBONES, FUSIONS, VOCAB_SIZE, small_config
 
 TOLERANCE = 0.1
+ON_CPU = Execution(on_cuda=False)
 WIDE_LAYOUTS = ("one", "TP2", "TP2 SP")
 
 
@@ -94,9 +97,8 @@ def measurements(pool: Pool) -> Measurements:
 
 def formula(config: Config) -> tuple[int, int]:
     """The same two numbers. No operation keeps the tensors in passing: only the GPU test sees them."""
-    mask_bytes = 2 if config.half_precision else 4
-    parts = segments(Activations(config, VOCAB_SIZE, mask_bytes), range(config.model.num_layers), True, True)
-    peak = peak_activations(config, VOCAB_SIZE, 0, 1, mask_bytes=mask_bytes, passing=False).total
+    parts = segments(Activations(config, VOCAB_SIZE, ON_CPU), range(config.model.num_layers), True, True)
+    peak = peak_activations(config, VOCAB_SIZE, 0, 1, ON_CPU, passing=False).total
     return sum(part.kept for part in parts), peak
 
 
@@ -167,7 +169,7 @@ def test_the_formula_says_the_peak_of_each_stage(
     tensor_ranks, config = parallel["tensor_model_parallel_size"], small_config("gpt2", **values)
     stages = range(parallel["pipeline_model_parallel_size"])
     expected, one_by_one = (
-        [peak_activations(config, VOCAB_SIZE, stage, number, passing=False).total for stage in stages]
+        [peak_activations(config, VOCAB_SIZE, stage, number, ON_CPU, passing=False).total for stage in stages]
         for number in (num_microbatches, 1)
     )
     assert measured[::tensor_ranks] == pytest.approx(expected, rel=TOLERANCE)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from contextlm.analysis.activation_peak import peak_activations
+from contextlm.analysis.execution import Execution
 from contextlm.analysis.memory import rank_memory
 from tests.distributed import memory_cases
 from tests.distributed.layouts import LAYOUTS
@@ -44,7 +45,7 @@ def test_weights_gradients_and_optimizer_are_tensors_of_this_size(pool: Pool, ro
     stages = config.parallel.pipeline_model_parallel_size
     per_stage = world_size // stages
     for stage in range(stages):
-        memory = rank_memory(config, VOCAB_SIZE, stage, world_size)
+        memory = rank_memory(config, VOCAB_SIZE, stage, world_size, on_cuda=False)
         ranks = measured[stage * per_stage : (stage + 1) * per_stage]
         for kind in ("weights", "gradients", "optimizer"):
             # Data-parallel ranks share the optimizer's states in equal parts of the padded buckets.
@@ -93,7 +94,7 @@ def test_the_allocator_gives_out_activations_and_logits(pool: Pool, row: Peak) -
 
     def formula(passing: bool) -> list[int]:
         return [
-            peak_activations(config, VOCAB_SIZE, stage, number, mask_bytes=4, passing=passing).total
+            peak_activations(config, VOCAB_SIZE, stage, number, Execution(on_cuda=False), passing=passing).total
             for stage in range(stages)
         ]
 

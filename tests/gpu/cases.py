@@ -58,6 +58,7 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
     """The most that the allocator held in a training step, model, optimizer and libraries included."""
     from contextlm.training.step import train_step
 
+    torch._dynamo.reset()  # nothing compiled in one case may serve another
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()  # those of an earlier case are not this one's
     began = torch.cuda.memory_allocated()
@@ -70,6 +71,11 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
         torch.cuda.synchronize()
         batches.close()
         return torch.cuda.max_memory_allocated() - began
+
+
+def memory_of_gpu() -> int:
+    """Bytes of this process's GPU."""
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
 
 
 def waits(values: dict[str, Any], planted: bool = False) -> list[str]:

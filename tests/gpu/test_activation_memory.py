@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from contextlm.analysis.activation_memory import Activations
-from contextlm.analysis.activation_peak import peak_activations, segments
+from contextlm.analysis.activation_peak import peak_activations
+from contextlm.analysis.activation_segments import segments
+from contextlm.analysis.execution import Execution
 from tests.distributed.layouts import LAYOUTS
 from tests.distributed.matrix import RECOMPUTES
 from tests.distributed.pool import Pool
@@ -28,7 +30,9 @@ def test_the_formula_says_what_the_allocator_holds(gpu_pool: Pool, backbone: str
         pytest.skip(f"needs {world_size} GPUs")
     values = SIZES | KIND | parallel | RECOMPUTES[recompute]
     config = small_config(backbone, **values)
-    parts = segments(Activations(config, VOCAB_SIZE), range(config.model.num_layers), first=True, last=True)
-    expected = (sum(part.kept for part in parts), peak_activations(config, VOCAB_SIZE, 0, 1).total)
+    parts = segments(
+        Activations(config, VOCAB_SIZE, Execution()), range(config.model.num_layers), first=True, last=True
+    )
+    expected = (sum(part.kept for part in parts), peak_activations(config, VOCAB_SIZE, 0, 1, Execution()).total)
     for found in gpu_pool.run(cases.activation_bytes, world_size, backbone=backbone, values=values):
         assert found == pytest.approx(expected, rel=0.1)

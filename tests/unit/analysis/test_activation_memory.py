@@ -11,10 +11,12 @@ import pytest
 
 from contextlm.analysis.activation_memory import Activations
 from contextlm.analysis.activation_peak import peak_activations
+from contextlm.analysis.execution import Execution
 from contextlm.config.schema import Config
 from tests.small_configs import small_config
 
 VOCAB_SIZE = 512
+EAGER = Execution()
 
 
 def configuration(**values: Any) -> Config:
@@ -29,7 +31,7 @@ def pipelined(stages: int, num_microbatches: int, **values: Any) -> Config:
 
 
 def one_layer(**values: Any) -> int:
-    return sum(Activations(configuration(**values), VOCAB_SIZE).layer().values())
+    return sum(Activations(configuration(**values), VOCAB_SIZE, EAGER).layer().values())
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -57,6 +59,7 @@ def test_the_head_costs_its_layers_on_every_rank() -> None:
         (layers, fusion): Activations(
             configuration(context_chunk_size=8, context_predictor_layers=layers, context_fusion=fusion, **values),
             VOCAB_SIZE,
+            EAGER,
         )
         for layers in (0, 2)
         for fusion in ("add", "gated", "norm_add")
@@ -71,7 +74,7 @@ def test_the_head_costs_its_layers_on_every_rank() -> None:
 
 
 def peak(config: Config, stage: int, num_microbatches: int, passing: bool = False) -> int:
-    return peak_activations(config, VOCAB_SIZE, stage, num_microbatches, passing=passing).total
+    return peak_activations(config, VOCAB_SIZE, stage, num_microbatches, EAGER, passing=passing).total
 
 
 @pytest.mark.parametrize("num_microbatches", [1, 2, 8])
@@ -114,13 +117,13 @@ def test_gradients_of_one_layer_are_there_in_passing(ranks: int, sequence_parall
     assert peak(config, 0, 2, passing=True) - peak(config, 0, 2) == stream + gathered + 4 * states // ranks + matrix
 
 
-def test_16_bit_logits_stand_beside_their_softmax() -> None:
+def test_16_bit_logits_stand_beside_their_softmax_on_a_cpu() -> None:
     # In fp32 the output layer's product has more, with the gradients of its input and of its matrix.
     for precision, num_bytes, others in (({"bf16": True}, 4 + 2, 0), ({}, 4, 1024 * 4)):
         config = configuration(
             num_layers=1, make_vocab_size_divisible_by=1, untie_embeddings_and_output_weights=True, **precision
         )
-        per_id = [peak_activations(config, vocab_size, 0, 1) for vocab_size in (50_000, 50_001)]
+        per_id = [peak_activations(config, size, 0, 1, Execution(on_cuda=False)) for size in (50_000, 50_001)]
         assert per_id[0].logits == 512 * 2 * num_bytes * 50_000
         assert per_id[1].total - per_id[0].total == 512 * 2 * num_bytes + others
 
@@ -144,13 +147,13 @@ def test_a_gpu_held_what_the_formula_says(backbone: str, recompute: int | None) 
     full = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": recompute}
     config = small_config(backbone, **sizes, **kind, **(full if recompute else {}))
     measured = MEASURED[backbone, recompute] * 2**20
-    assert peak_activations(config, VOCAB_SIZE, 0, 1).total == pytest.approx(measured, rel=0.06)
+    assert peak_activations(config, VOCAB_SIZE, 0, 1, EAGER).total == pytest.approx(measured, rel=0.06)
 
 
 def test_the_workspace_of_attention_has_a_limit() -> None:
     """Up to it cuDNN's S x S matrices count; beyond, the fp32 sums of q's gradient."""
     layer = {"num_layers": 1, "bf16": True, "num_attention_heads": 16}
-    tables = [Activations(configuration(seq_length=length, **layer), VOCAB_SIZE) for length in (2048, 4096)]
+    tables = [Activations(configuration(seq_length=length, **layer), VOCAB_SIZE, EAGER) for length in (2048, 4096)]
     short, long = (each.attention_backward for each in tables)
     states = 2048 * 2 * 1024 * 2
     assert short == 5 * states + 2 * 2 * 16 * 2048**2 and long == 2 * 5 * states + 2 * 2 * states

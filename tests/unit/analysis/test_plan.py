@@ -43,7 +43,7 @@ def test_the_page_shows_what_it_prints(command: str, output: str, capsys: pytest
 
 
 def test_the_page_shows_every_question() -> None:
-    assert len(SHOWN) == PAGE.count("```bash") == 3
+    assert len(SHOWN) == PAGE.count("```bash") == 5
 
 
 def test_numbers_for_programs(capsys: pytest.CaptureFixture) -> None:
@@ -69,7 +69,7 @@ def test_fit_says_flags_and_why_the_naive_layout_fails(capsys: pytest.CaptureFix
     status, text = asked(line, capsys)
     assert status == 0
     naive, layouts = text.split("\n\n")
-    assert "Data parallelism alone, micro-batch 8: 32.7 of 21.6" in naive and "GiB too many: weights 3.0" in naive
+    assert "Data parallelism alone, micro-batch 8: 31.3 of 21.6" in naive and "GiB too many: weights 3.0" in naive
     assert "refused: --global-batch-size 40: no multiple of --micro-batch-size 8 x 8 data-parallel ranks" in naive
     config = parse(["--dry-run", "--model", "contextlm-gpt2-1.5b", "--bf16", "--global-batch-size", "40"], {}).config
     expected = fits(config, 50257, 8, Machine(989.0, 0.4), 24 * 2**30)
@@ -81,6 +81,31 @@ def test_where_nothing_fits_it_says_so(capsys: pytest.CaptureFixture) -> None:
     line = "--model contextlm-gpt2-1.5b --bf16 --global-batch-size 8 --gpus 1 --gpu-memory 24 --fit --tokens 1e9"
     status, text = asked(line, capsys)
     assert status == 1 and "No layout fits" in text
+
+
+def test_the_largest_micro_batch_fits_and_one_more_sample_does_not(capsys: pytest.CaptureFixture) -> None:
+    line = "--model contextlm-gpt2-355m --bf16"
+    found = record(f"{line} --largest-micro-batch --gpu-memory 24 --global-batch-size 512", capsys)[
+        "contextlm-gpt2-355m"
+    ]
+    full = "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
+    assert list(found) == ["nothing", "every layer"] and 0 < found["nothing"] < found["every layer"]
+    for samples, more in zip(found.values(), ("", full), strict=True):
+        for size, fits_it in ((samples, True), (samples + 1, False)):
+            sized = f"{line} --micro-batch-size {size} {more} --gpu-memory 24"
+            assert record(sized, capsys)["fits"] is fits_it
+    status, text = asked("--model gpt2-1.5b --largest-micro-batch --gpu-memory 1", capsys)
+    assert status == 1 and text.split()[-2:] == ["0", "0"]
+
+
+def test_it_says_what_is_compiled(capsys: pytest.CaptureFixture) -> None:
+    line = "--model gpt2-124m --bf16 --gpus"
+    assert "on GPUs with the model compiled as one graph (--compile auto)" in asked(f"{line} 1", capsys)[1]
+    found = record(f"{line} 2 --tensor-model-parallel-size 2", capsys)
+    assert found["compiled"] == "off" and {choice["compiled"] for choice in found["recompute"]} == {"off"}
+    found = record(f"{line} 1 --compile model", capsys)
+    assert found["compiled"] == "model"
+    assert [choice["compiled"] for choice in found["recompute"]] == ["model", "off", "off", "layer", "layer"]
 
 
 @pytest.mark.parametrize("budget", ["params", "flops"])
@@ -107,7 +132,7 @@ def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture) -> None:
         "--tokens 0: give a number above 0",
         "--mfu 140: is a percentage",
         "--gpu Abacus: not known; give --peak-tflops",
-        "--fit and --match: two questions",
+        "--fit and --match: ask one question at a time",
         "--price-per-gpu-hour nan: give a number above 0",
         "--match: the model is plain itself",
     ):
@@ -115,6 +140,7 @@ def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture) -> None:
     found = told("--model gpt2-tiny --fit --bf16")
     for flag in ("--vocab-size", "--global-batch-size", "--gpus", "--gpu-memory"):
         assert f"{flag}: missing" in found
+    assert "--gpu-memory: missing; --largest-micro-batch asks" in told("--bf16 --largest-micro-batch")
     assert "--world-size: is --gpus here" in told("--model gpt2-124m --world-size=4")
     found = told("--model gpt2-124m --num-layer 3 --gpus 0")
     assert "did you mean --num-layers?" in found and "--gpus 0: give a number above 0" in found
