@@ -26,6 +26,7 @@ _BELONGS_TO = {
     "min_loss_scale": "fp16",
     "loss_scale_window": "fp16",
     "hysteresis": "fp16",
+    "fp8_recipe": "fp8_format",
     "async_save": "save",
     "save_total_limit": "save",
     "save_retain_interval": "save",

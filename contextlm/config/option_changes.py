@@ -24,6 +24,8 @@ ALLOWABLE = {
     "eod_mask_loss": _DOCUMENTS,
     "eod_token": _DOCUMENTS,
     "fp16": _ROUNDED,
+    "fp8_format": _ROUNDED,
+    "fp8_recipe": _ROUNDED,
     "hidden_dropout": _FUNCTION,
     "reset_attention_mask": _DOCUMENTS,
     "reset_position_ids": _DOCUMENTS,

@@ -56,6 +56,11 @@ class Config:
         return self.training.bf16 or self.training.fp16
 
     @property
+    def fp8(self) -> bool:
+        """Whether the linear layers multiply numbers of 8 bits."""
+        return self.training.fp8_format is not None
+
+    @property
     def precision(self) -> str:
         """Type of weights and activations: bf16, fp16 or fp32."""
         return "bf16" if self.training.bf16 else "fp16" if self.training.fp16 else "fp32"

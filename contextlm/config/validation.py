@@ -12,6 +12,7 @@ import importlib.util
 from contextlm.config.batch_checks import batch_problems
 from contextlm.config.compile_unit import compile_problems
 from contextlm.config.data_checks import missing_data, split_problems
+from contextlm.config.fp8_checks import fp8_problems
 from contextlm.config.idle_checks import idle_problems
 from contextlm.config.logging_checks import missing_packages, profile_problems
 from contextlm.config.named_files import checkpoint_problems, data_problems, folder_problems
@@ -43,6 +44,7 @@ def validate(config: Config, world_size: int | None, *, dry_run: bool = False) -
         *recompute_problems(config),
         *compile_problems(config, config.data_parallel_size(world_size)),
         *_precision(config),
+        *fp8_problems(config),
         *schedule_problems(config),
         *split_problems(config),
         *data_problems(config.data, config.model.vocab_size),

@@ -84,6 +84,8 @@ def _alone(saved: Config, context_control: str) -> Config:
             saved.training,
             bf16=saved.training.bf16 and torch.cuda.is_available(),
             fp16=saved.training.fp16 and torch.cuda.is_available(),
+            fp8_format=None,  # the weights are not rounded
+            fp8_recipe=None,
             recompute_granularity=None,
         ),
         context=dataclasses.replace(saved.context, context_control=context_control),

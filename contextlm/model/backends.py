@@ -9,6 +9,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from contextlm.errors import UserError
 from contextlm.model import transformer_engine
 from contextlm.model.attention import ScaledDotProductAttention
+from contextlm.model.fp8 import Fp8ColumnLinear, Fp8RowLinear
 from contextlm.model.linear import ColumnLinear, RowLinear
 
 
@@ -47,8 +48,20 @@ class TorchSpecProvider(LocalSpecProvider):
         return ScaledDotProductAttention
 
 
-def choose_backend(transformer_impl: str, half_precision: bool) -> BackendSpecProvider:
-    """The provider that `--transformer-impl` names.
+class Fp8SpecProvider(TorchSpecProvider):
+    """The same, with linear layers that multiply numbers of 8 bits."""
+
+    def column_parallel_linear(self) -> type:
+        """The class of a linear layer whose outputs are shared out."""
+        return Fp8ColumnLinear
+
+    def row_parallel_linear(self) -> type:
+        """The class of a linear layer whose inputs are shared out."""
+        return Fp8RowLinear
+
+
+def choose_backend(transformer_impl: str, half_precision: bool, fp8: bool = False) -> BackendSpecProvider:
+    """The provider that `--transformer-impl` names; with `fp8`, torch's for 8 bits, as no other has ours.
 
     `auto` takes Transformer Engine where it fits, for 16 bits only: its fp32 products are TF32's. Who names it gets it,
     also in a release that megatron-core does not ask for.
@@ -56,6 +69,8 @@ def choose_backend(transformer_impl: str, half_precision: bool) -> BackendSpecPr
     Raises:
         UserError: it is named, and cannot run here.
     """
+    if fp8:
+        return Fp8SpecProvider()
     if transformer_impl == "auto":
         fits = half_precision and transformer_engine.misfit() is None
         transformer_impl = "transformer_engine" if fits else "torch"

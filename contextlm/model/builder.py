@@ -77,7 +77,7 @@ def _block_spec(
     config: Config, transformer_config: TransformerConfig, pipeline_rank: int, vp_stage: int | None
 ) -> TransformerBlockSubmodules:
     """The layers of this part; the one that begins the token decoder carries the context head."""
-    backend = choose_backend(config.model.transformer_impl, config.half_precision)
+    backend = choose_backend(config.model.transformer_impl, config.half_precision, config.fp8)
     within_documents = config.data.reset_position_ids or config.data.reset_attention_mask
     rotates = config.model.position_embedding_type == "rope"
     plain = layer_spec(backend, config.model.parallel_residual, within_documents, rotates)

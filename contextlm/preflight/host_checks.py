@@ -1,4 +1,4 @@
-"""What can be known before the ranks meet: lock, tokenizer, data, changed options, folders, room on the disk.
+"""What can be known before the ranks meet: lock, device, tokenizer, data, changed options, folders, room on the disk.
 
 Every rank looks at what all read, and finds the same; what belongs to a host is looked at by the first of its ranks.
 Everything is collected before anything is raised.
@@ -24,6 +24,7 @@ from contextlm.data.tokenizers import build_tokenizer
 from contextlm.errors import UserError, tell_warnings
 from contextlm.preflight import disk
 from contextlm.preflight.folders import write_error
+from contextlm.preflight.products import fp8_problems
 from contextlm.preflight.words import size
 from contextlm.training import whereabouts
 from contextlm.training.whereabouts import Whereabouts
@@ -56,7 +57,7 @@ def check(config: Config, where: Whereabouts, refusals: Sequence[str] = ()) -> P
         UserError: every problem.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    problems, trains = list(refusals), not config.training.skip_train
+    problems, trains = [*refusals, *fp8_problems(config)], not config.training.skip_train
     where.at(whereabouts.OPENING_TOKENIZER)
     tokenizer = _collected(problems, lambda: build_tokenizer(config.data, config.model.vocab_size))
     where.at(whereabouts.OPENING_DATA)

@@ -33,10 +33,12 @@ def announcement(run: Run) -> tuple[str, ...]:
     config = run.config
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
-    backend, device = choose_backend(config.model.transformer_impl, config.half_precision), run.runtime.device
+    backend = choose_backend(config.model.transformer_impl, config.half_precision, config.fp8)
+    device = run.runtime.device
     return (
         f"{config.preset or 'model'}: {counts.total:,} parameters{head}, "
-        f"{config.precision}, vocabulary {run.tokenizer.vocab_size:,}",
+        f"{config.precision}{', products of its layers in fp8' if config.fp8 else ''}, "
+        f"vocabulary {run.tokenizer.vocab_size:,}",
         f"{run.runtime.world_size} {run.runtime.device.type} process(es) over {torch.distributed.get_backend()}: "
         f"{layout_words(config, run.runtime.world_size)}, {run.num_microbatches} micro-batch(es) an iteration"
         f"{' at first' if config.training.rampup_batch_size else ''}",

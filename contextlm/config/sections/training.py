@@ -77,6 +77,18 @@ class TrainingConfig:
     )
     bf16: bool = option(False, "bfloat16 weights and activations over fp32 master weights.")
     fp16: bool = option(False, "fp16 weights and activations over fp32 master weights, with a loss scale.")
+    fp8_format: str | None = option(
+        None,
+        "Over --bf16, round what the linear layers of decoder and context predictor multiply to 8 bits: hybrid, inputs "
+        "and weights to e4m3, gradients to e5m2. Needs --fp8-recipe, and CUDA of compute capability 8.9 or more.",
+        choices=("hybrid",),
+    )
+    fp8_recipe: str | None = option(
+        None,
+        "Where the scales of --fp8-format come from: tensorwise, from the largest value that a tensor has at the "
+        "moment.",
+        choices=("tensorwise",),
+    )
     compile: str = option(
         "auto",
         "Compile the model with torch.compile: model, as one graph; layer, layer by layer; off. auto is off on a CPU "
