@@ -63,17 +63,17 @@ def fp8_linear(input_: Tensor, weight_NK: Tensor, bias_N: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Of a matrix of tokens; what it keeps of them has 8 bits."""
+    """Of a matrix of tokens; what it keeps has 8 bits."""
 
     @staticmethod
     def forward(ctx: Any, input_MK: Tensor, weight_NK: Tensor, bias_N: Tensor) -> Tensor:
         """[M, N]."""
-        rounded, weight = round_to(_E4M3, input_MK), round_to(_E4M3, weight_NK)
-        ctx.save_for_backward(rounded.values, rounded.unit, weight_NK)
+        input_, weight = round_to(_E4M3, input_MK), round_to(_E4M3, weight_NK)
+        ctx.save_for_backward(input_.columns, input_.unit, weight.columns, weight.unit)
         return torch._scaled_mm(
-            rounded.values,
-            weight.values.t(),
-            rounded.unit,
+            input_.rows,
+            weight.rows.t(),
+            input_.unit,
             weight.unit,
             bias=bias_N,
             out_dtype=input_MK.dtype,
@@ -82,38 +82,45 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient_MN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of input, weight and bias."""
-        values_MK, unit, weight_NK = ctx.saved_tensors
-        gradient, weight = round_to(_E5M2, gradient_MN), round_to(_E4M3, weight_NK)
-        of_input_MK = _product(gradient, weight, gradient_MN.dtype)
-        of_weight_NK = _product(gradient.t(), Rounded(values_MK, unit), gradient_MN.dtype)
-        return of_input_MK, of_weight_NK, gradient_MN.sum(0)
+        """Gradients of input, weight and bias; these products add in full fp32."""
+        input_KM, input_unit, weight_KN, weight_unit = ctx.saved_tensors
+        gradient, dtype = round_to(_E5M2, gradient_MN, with_sums=True), gradient_MN.dtype
+        of_input_MK = torch._scaled_mm(gradient.rows, weight_KN.t(), gradient.unit, weight_unit, out_dtype=dtype)
+        of_weight_NK = torch._scaled_mm(gradient.columns, input_KM.t(), gradient.unit, input_unit, out_dtype=dtype)
+        return of_input_MK, of_weight_NK, gradient.sums
 
 
 class Rounded(NamedTuple):
-    """A matrix in 8 bits: `values`, row after row, times `unit`, an fp32 scalar; NaN if not all of it is finite."""
+    """A matrix [M, K] in 8 bits.
 
-    values: Tensor
+    Attributes:
+        rows, columns: its values, contiguous, [M, K] and [K, M].
+        unit: what they are multiples of, an fp32 scalar; NaN if not all of the matrix is finite.
+        sums: of the matrix itself over its rows, [K], if they were asked for.
+    """
+
+    rows: Tensor
+    columns: Tensor
     unit: Tensor
-
-    def t(self) -> Rounded:
-        """Transposed."""
-        return Rounded(self.values.t().contiguous(), self.unit)
+    sums: Tensor
 
 
-def round_to(dtype: torch.dtype, matrix: Tensor) -> Rounded:
+def round_to(dtype: torch.dtype, matrix_MK: Tensor, with_sums: bool = False) -> Rounded:
     """A matrix of 16 or 32 bits in one of 8, scaled so that its largest number is in the largest whole binade."""
     # Row by row first: whoever works out the rows, a norm, can do that on the way.
-    largest = matrix.abs().amax(dim=1).amax().float().clamp(min=2.0**-100)
+    largest = matrix_MK.abs().amax(dim=1).amax().float().clamp(min=2.0**-100)
     unit_exponent = (largest.view(torch.int32) >> 23) - _LARGEST_EXPONENT[dtype]  # biased by 127
     scale, unit = ((bits << 23).view(torch.float32) for bits in (254 - unit_exponent, unit_exponent))
     # Types without infinities swallow them.
     unit = torch.where(largest.isfinite(), unit, torch.nan)
-    return Rounded((matrix.float() * scale).to(dtype).contiguous(), unit)
+    rows_MK, columns_KM, sums_K = _both_ways(matrix_MK, scale, dtype, with_sums)
+    return Rounded(rows_MK, columns_KM, unit, sums_K)
 
 
-def _product(left: Rounded, right: Rounded, dtype: torch.dtype) -> Tensor:
-    """left @ right; the kernel wants the right matrix column after column, and here adds in full fp32."""
-    return torch._scaled_mm(
-        left.values, right.values.t().contiguous().t(), left.unit, right.unit, out_dtype=dtype, use_fast_accum=False
-    )
+def _both_ways(matrix: Tensor, scale: Tensor, dtype: torch.dtype, with_sums: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if matrix.is_cuda:
+        from contextlm.model.fp8_kernel import round_both_ways  # Triton comes with torch for CUDA
+
+        return round_both_ways(matrix, scale, dtype, with_sums)
+    rows = (matrix.float() * scale).to(dtype).contiguous()
+    return rows, rows.t().contiguous(), matrix.sum(0) if with_sums else matrix.new_empty(0)

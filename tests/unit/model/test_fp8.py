@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -45,9 +46,10 @@ def products(function, drawn) -> list[torch.Tensor]:
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30])
 def test_what_is_rounded_is_right_to_half_a_bit(dtype, bits, size):
     matrix = torch.randn(48, 80) * size
-    values, unit = fp8.round_to(dtype, matrix)
-    assert math.frexp(unit.item())[0] == 0.5  # a power of two
-    error = (values.double() * unit.double() - matrix).abs() / matrix.abs()
+    rounded = fp8.round_to(dtype, matrix)
+    assert math.frexp(rounded.unit.item())[0] == 0.5  # a power of two
+    assert torch.equal(rounded.columns.t().float(), rounded.rows.float())
+    error = (rounded.rows.double() * rounded.unit.double() - matrix).abs() / matrix.abs()
     seen = matrix.abs() > matrix.abs().max() * 2.0**-13
     assert 2.0 ** -(bits + 2) < error[seen].max() <= 2.0 ** -(bits + 1)
 
@@ -55,9 +57,10 @@ def test_what_is_rounded_is_right_to_half_a_bit(dtype, bits, size):
 def test_a_value_rounds_alike_beside_a_larger_one():
     matrix = torch.randn(32, 32)
     beside = torch.cat([matrix, torch.full((16, 32), 100.0)])
-    (alone, unit), (together, larger) = fp8.round_to(E4M3, matrix), fp8.round_to(E4M3, beside)
+    alone, together = fp8.round_to(E4M3, matrix), fp8.round_to(E4M3, beside)
     kept = matrix.abs() > 100 * 2.0**-13
-    assert larger > 10 * unit and torch.equal((alone.float() * unit)[kept], (together[:32].float() * larger)[kept])
+    numbers, the_same = (each.rows[:32].float() * each.unit for each in (alone, together))
+    assert together.unit > 10 * alone.unit and torch.equal(numbers[kept], the_same[kept])
     scales = [448 / tensor.abs().max() for tensor in (matrix, beside)]  # not powers of two: another rounding
     first, second = ((matrix * scale).to(E4M3).float() / scale for scale in scales)
     assert (first - second)[kept].abs().max() > 0.01
@@ -112,7 +115,7 @@ def test_zeros_stay_zeros(fast_products, drawn):
     assert all(not tensor.any() for tensor in products(fp8.fp8_linear, zeros))
 
 
-def losses_and_gradients(model: torch.nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def losses_and_gradients(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     tokens = token_ids(4, 33)
     model.train().zero_grad()
     losses = run(model, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
@@ -120,7 +123,7 @@ def losses_and_gradients(model: torch.nn.Module) -> tuple[torch.Tensor, dict[str
     return losses.detach().float(), {name: p.grad.float().flatten() for name, p in model.named_parameters()}
 
 
-def bf16_model(build, backbone: str, **values: object) -> torch.nn.Module:
+def bf16_model(build, backbone: str, **values: object) -> Any:
     model = build(small_config(backbone, **values)).bfloat16()
     with torch.no_grad():  # logits of about 1, as after a little training
         model.embedding.word_embeddings.weight *= 0.25
@@ -138,7 +141,8 @@ def test_a_model_is_that_of_bf16(build, fast_products, backbone):
     assert (found.mean() - losses.mean()).abs() < 5e-3
     similar = {name: cosine_similarity(found_gradients[name], gradients[name], 0) for name in gradients}
     assert min(similar.values()) > 0.95, similar
-    assert cosine_similarity(*(torch.cat(list(each.values())) for each in (found_gradients, gradients)), 0) > 0.98
+    whole, expected = (torch.cat(list(each.values())) for each in (found_gradients, gradients))
+    assert cosine_similarity(whole, expected, 0) > 0.98
 
 
 def test_it_is_stored_as_any_other(build):
