@@ -56,6 +56,28 @@ def test_startup_prints_what_it_started():
 
 
 @pytest.mark.full
+def test_losses_in_8_bits_are_printed_beside_those_of_bf16():
+    model = "--model gpt2-124m --num-layers 1 --hidden-size 64 --num-attention-heads 2 --seq-length 32".split()
+    shown = run(
+        "benchmarks/fp8_loss.py",
+        "--text",
+        "docs",
+        *model,
+        "--micro-batch-size",
+        "1",
+        "--train-iters",
+        "4",
+        "--last",
+        "4",
+    )
+    assert shown.returncode == 0, shown.stderr
+    table = cells(shown.stdout, "seed")
+    assert list(table) == ["1234", "4321"]
+    for bf16, fp8, difference in table.values():
+        assert abs(float(fp8) - float(bf16) - float(difference)) < 2e-4 and abs(float(difference)) < 0.05
+
+
+@pytest.mark.full
 def test_checkpoints_prints_saves_beside_plain_writes():
     shown = run("-W", "ignore", "benchmarks/checkpoints.py", "--quick", "--rounds", "1")
     assert shown.returncode == 0, shown.stderr
