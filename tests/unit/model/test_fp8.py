@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, linear
 
+from contextlm.inference.opened import _alone
 from contextlm.model import fp8
 from contextlm.model.compilation import compile_parts
-from tests.small_configs import BACKBONES, small_config
+from tests.small_configs import BACKBONES, VOCAB_SIZE, small_config
 from tests.unit.model.dequantised import scaled_product
-from tests.unit.model.forward import run, token_ids
+from tests.unit.model.forward import logits, run, token_ids
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 METADATA = {"non_homogeneous_layers": True}
@@ -143,6 +144,41 @@ def test_a_model_is_that_of_bf16(build, fast_products, backbone):
     assert min(similar.values()) > 0.95, similar
     whole, expected = (torch.cat(list(each.values())) for each in (found_gradients, gradients))
     assert cosine_similarity(whole, expected, 0) > 0.98
+
+
+def changes_before(model: Any, length: int = 33) -> list[float]:
+    """By how much later tokens move logits before them, relative to the largest, for some first changed positions."""
+    tokens = token_ids(2, length)
+    before, found = logits(model.eval(), tokens), []
+    for s in range(1, length, 2):
+        changed = tokens.clone()
+        changed[:, s:] = (changed[:, s:] + 1) % VOCAB_SIZE
+        after = logits(model, changed)
+        assert (after[:, s:] - before[:, s:]).abs().max() > 0.1 * before.abs().max()
+        found.append(float((after[:, :s] - before[:, :s]).abs().max() / before.abs().max()))
+    return found
+
+
+def plainly_rounded(dtype: torch.dtype, matrix: torch.Tensor, with_sums: bool = False) -> fp8.Rounded:
+    """With the scale that most take, no power of two."""
+    scale = torch.finfo(dtype).max / matrix.abs().max().float()
+    rows = (matrix.float() * scale).to(dtype)
+    return fp8.Rounded(rows, rows.t().contiguous(), 1 / scale, matrix.sum(0))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_later_tokens_all_but_leave_earlier_ones_alone(build, fast_products, monkeypatch, backbone):
+    model = build(small_config(backbone, **EIGHT_BITS)).bfloat16()
+    moved = changes_before(model)
+    assert sum(change > 0 for change in moved) <= 2 and max(moved) < 0.01, moved
+    monkeypatch.setattr(fp8, "round_to", plainly_rounded)
+    moved = changes_before(model)
+    assert sum(change > 0 for change in moved) > 10 and max(moved) > 0.02, moved
+
+
+def test_the_tools_do_not_round():
+    alone = _alone(small_config(**EIGHT_BITS), "none")
+    assert alone.training.bf16 == torch.cuda.is_available() and not alone.fp8
 
 
 def test_it_is_stored_as_any_other(build):
