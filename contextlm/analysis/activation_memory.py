@@ -63,7 +63,8 @@ class Activations:
         of its weights, on their way to the gradient buffer.
         """
         differs = self.mask > 0 or self.stream_ranks > 1
-        return self.stream + (self.states * self.element if differs else 0) + self.layer()["input of fc2"] + self.matrix
+        inner = self.positions * self.config.model.ffn_size * self.element // self.ranks
+        return self.stream + (self.states * self.element if differs else 0) + inner + self.matrix
 
     @property
     def matrix(self) -> int:
@@ -176,7 +177,16 @@ class Activations:
             tensors["rotated q, k"] = 2 * divided
             angles = int(model.rotary_percent * model.hidden_size // model.num_attention_heads)
             tensors["cosines and sines for q, k"] = 4 * length * angles * self.element
+        if self.config.fp8:  # a byte each; attention keeps its output, too
+            inputs = ("qkv", "the attention projection, rounded", "fc1")
+            tensors |= {f"input of {product}": states for product in inputs}
+            tensors |= {"input of fc2": positions * model.ffn_size, "weights, rounded": self._matrices}
         return tensors
+
+    @property
+    def _matrices(self) -> int:
+        """Elements of the matrices of a layer."""
+        return self.config.model.hidden_size * (4 * self.config.model.hidden_size + 2 * self.config.model.ffn_size)
 
     def _norm(self, positions: int, stream_ranks: int) -> Tensors:
         return {

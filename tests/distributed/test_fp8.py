@@ -10,7 +10,9 @@ from tests.distributed import fp8_cases
 from tests.distributed.layouts import LAYOUTS
 from tests.distributed.matrix import RECOMPUTES
 from tests.distributed.pool import Pool
+from tests.distributed.test_activation_memory import formula
 from tests.distributed.test_skipped_updates import NAN_LOSS, NAN_NORM, UPDATED
+from tests.small_configs import BACKBONES, small_config
 
 GIVEN = {"micro_batch_size": 2, "global_batch_size": 4, "lr": 1e-3, "train_iters": 4}
 
@@ -51,3 +53,12 @@ def test_goes_with_the_rest(pool: Pool, ranks: int, more: dict, exact: bool, tmp
         for n, values in ((1, {}), (ranks, more))
     )
     assert found == whole if exact else found == pytest.approx(whole, abs=5e-3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_formula_says_what_is_kept(pool: Pool, backbone: str) -> None:
+    values = fp8_cases.EIGHT_BITS | {"seq_length": 64, "micro_batch_size": 2}
+    config = small_config(backbone, **values)
+    (measured,) = pool.run(fp8_cases.kept, 1, backbone=backbone, values=values)
+    assert measured == pytest.approx(formula(config), rel=0.03)
+    assert measured != pytest.approx(formula(small_config(backbone, **values | {"fp8_format": None})), rel=0.03)
