@@ -27,7 +27,7 @@ from contextlm.analysis.device_peaks import peak_tflops
 from gpu_bench import Bench, measure_all, started, windows
 from gpu_ceilings import ceilings
 from gpu_results import median, not_measured, trainers_table
-from gpu_trainers import CONTEXT, PLAIN, Subject, subject, versions
+from gpu_trainers import CONTEXT, PEER, PLAIN, Subject, subject, versions
 from gpu_turns import free
 
 
@@ -50,20 +50,36 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=9.0, help="nothing runs after these; see what is missing [9]")
     parser.add_argument("--our-loss", action="store_true", help="PyTorch with our loss kernels too")
     parser.add_argument("--recompute", action="store_true", help="ours with full recomputation too, one window each")
-    parser.add_argument("--profile", action="store_true", help="the longest kernels of ours, and their classes")
+    parser.add_argument(
+        "--profile",
+        nargs="*",
+        choices=(PLAIN, CONTEXT, PEER),
+        help="the longest kernels of an iteration, and what each class of them takes [plain ContextLM]",
+    )
     parser.add_argument("--ladder", action="store_true", help="plain without what makes it fast, step by step")
     parser.add_argument("--loop", action="store_true", help="plain: the bare step, the loader, the loop, checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, which later calls go on with")
     return parser
 
 
+def read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; `profile` is the trainers that are profiled."""
+    options = parser().parse_args(arguments)
+    options.profile = () if options.profile is None else tuple(options.profile) or (PLAIN, CONTEXT)
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then print everything."""
-    options = parser().parse_args(arguments)
+    options = read(arguments)
     if not torch.cuda.is_available():
         raise SystemExit("error: there is no CUDA device here; benchmarks/speed.py measures on a CPU")
+    bench_on(torch.cuda.get_device_name(), options)
+
+
+def bench_on(device: str, options: argparse.Namespace) -> None:
+    """Go on with the results of this kind of device, and print them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    device = torch.cuda.get_device_name()
     file = options.out / f"{device.replace(' ', '_')}.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     results |= {"device": device, "versions": versions(), "date": time.strftime("%Y-%m-%d")}
@@ -72,17 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             results["ceilings"] = ceilings(bench.process.device)._asdict()
             free()
         measure_all(bench)
-    print(f"{device}, {', '.join(f'{name} {version}' for name, version in results['versions'].items())}, bf16")
-    print(bench.ceilings or "")
-    for model in options.model:
-        print(f"\n{model}\n{shown(bench, model)}", flush=True)
+        print(f"{device}, {', '.join(f'{name} {version}' for name, version in results['versions'].items())}, bf16")
+        print(bench.ceilings or "")
+        for model in options.model:
+            print(f"\n{model}\n{shown(bench, model)}", flush=True)
 
 
 def shown(bench: Bench, model: Subject) -> str:
     """Everything that is known of a model."""
     found, options, config = bench.found(model), bench.options, bench.config(model, PLAIN)
     blocks = [trainers_table(found, tuple(windows(options)), peak_tflops(bench.results["device"]))]
-    profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT) if "profile" in found.get(name, {})}
+    profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT, PEER) if "profile" in found.get(name, {})}
     for name, profile in profiles.items():
         blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings)}")
     ladder, sizes = found.get("ladder", {}), gpu_ladder.Sizes.of(config)
@@ -95,7 +111,7 @@ def shown(bench: Bench, model: Subject) -> str:
     rounds = found.get("loop", {}).get("rounds", ())
     if rounds:
         blocks.append(f"the whole loop, {PLAIN}\n{gpu_loop.shown(found['loop'])}")
-    parts = {f"profile of {name}": name in profiles for name in (PLAIN, CONTEXT) if options.profile}
+    parts = {f"profile of {name}": name in profiles for name in options.profile}
     parts |= {"the whole loop": len(rounds) >= gpu_loop.ROUNDS} if options.loop else {}
     steps = (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs())) if options.ladder else ()
     parts |= {f"step {name} ({ladder.get(name, 'no time')})": name in rates for name in steps}

@@ -131,7 +131,7 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
             found[name]["profile"] = gpu_profile.profiled(step, configs[name])
 
     def lacks_profile(name: str) -> bool:
-        return options.profile and name in (PLAIN, CONTEXT) and "profile" not in found.get(name, {})
+        return name in options.profile and "profile" not in found.get(name, {})
 
     plain = configs[PLAIN]
     job = Job(

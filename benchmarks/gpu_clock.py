@@ -6,24 +6,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil
 import torch
 
 FIRST_SECONDS, FIRST_SECONDS_OF_1B = 60.0, 120.0  # to build, compile and warm up, until a trainer has told its own
 
 
 class Budget:
-    """The minutes of a call, counted from the start of its process.
+    """The minutes of a call, from here on.
 
     Args:
         minutes: after which nothing may run any more.
         now: seconds since some moment.
-        began: when the process began.
     """
 
-    def __init__(self, minutes: float, now: Callable[[], float] = time.time, began: float | None = None) -> None:
-        self._now = now
-        self._end = (psutil.Process().create_time() if began is None else began) + 60 * minutes
+    def __init__(self, minutes: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._end = now, now() + 60 * minutes
 
     def allows(self, seconds: float) -> bool:
         """Whether what takes so long can be finished."""

@@ -129,9 +129,11 @@ def shown(found: Mapping[str, Any]) -> str:
         milliseconds = 1e3 * statistics.median(times[part] for times in rounds)
         spread = f"{min(overheads):+.2%}..{max(overheads):+.2%}"
         rows.append((part, f"{milliseconds:.3f}", f"{statistics.median(own):+.2%}", spread))
-    late = "" if found["saved_in_time"] else "; it was still being written when the window ended"
+    cost = statistics.median((times[SAVES] - times[LOOP]) * found["iterations"] for times in rounds)
+    late = "" if found["saved_in_time"] else "; it was not complete when the window ended"
     return (
         f"{table(('trained by', 'ms', 'by itself', 'in all'), rows)}\n"
         f"{len(rounds)} rounds, {found['iterations']} iterations a window, a log line each {found['log_interval']}, "
-        f"one checkpoint in the middle (iteration {found['save_interval']}){late}"
+        f"one checkpoint in the middle (iteration {found['save_interval']}){late}\n"
+        f"a checkpoint costs {cost:.2f} s of training: 1% where there is one in {max(0, cost) * 100:.0f} s"
     )

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import json
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -42,9 +41,11 @@ class FakeBench:
 
     def __init__(self, benchmark, monkeypatch, windows, minutes=9.0, seconds_to_build=20.0):
         self.turns, clock = benchmark("gpu_turns"), benchmark("gpu_clock")
-        self.now, self.used, self.log, self.kept = 0.0, 0, [], []
+        self.now, self.used = 0.0, 0
+        self.log: list[str] = []
+        self.kept: list[str] = []
         self.seconds_to_build, self.broken = seconds_to_build, {}
-        self.budget = clock.Budget(minutes, now=lambda: self.now, began=0.0)
+        self.budget = clock.Budget(minutes, now=lambda: self.now)
         self.found: dict = {}
         self.job = self.turns.Job(windows, 30.0, 1000, 124_000_000, self.opened, self.profile, lambda name: 0.0)
         monkeypatch.setattr(self.turns, "window", self.window)
@@ -240,13 +241,8 @@ def test_the_profile_says_the_distance_from_the_roofline(benchmark, trace):
     assert lines["unheard of"][-1] == "1" and lines["idle"][1:] == ["0.094", "47.0%"]
 
 
-def fake_options(gpu: ModuleType, *words: str) -> SimpleNamespace:
-    return gpu.parser().parse_args(["--seconds", "0.1", "--out", "unused", *words])
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("family", ["gpt2-124m", "pythia-160m"])
-def test_every_part_runs(benchmark, monkeypatch, family):
+@pytest.mark.parametrize("family", ["gpt2-124m", pytest.param("pythia-160m", marks=pytest.mark.full)])
+def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     """A tiny model on the CPU, uncompiled: trainers, ladder and loop; the numbers mean nothing."""
     gpu, bench, trainers = benchmark("gpu"), benchmark("gpu_bench"), benchmark("gpu_trainers")
     model = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "seq_length": 16, "vocab_size": 100}
@@ -255,12 +251,24 @@ def test_every_part_runs(benchmark, monkeypatch, family):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: None)
     monkeypatch.setattr(bench, "peer", lambda *_, **__: contextlib.nullcontext(lambda: None))
-    options = fake_options(gpu, "--model", f"{family}:2", "--ladder", "--loop", "--recompute", "--windows", "1")
-    with bench.started(options, {"device": "CPU"}, lambda: None) as begun:
-        bench.measure_all(begun)
-        shown = gpu.shown(begun, options.model[0])
-    assert "not measured" not in shown, shown
-    assert "one checkpoint in the middle" in shown and shown.count("\n+ ") == 7 + 4, shown
+    monkeypatch.setattr(gpu, "ceilings", lambda device: benchmark("gpu_ceilings").Ceilings(1e12, 1e9))
+    monkeypatch.setattr(bench, "WARM_UP", 1)
+
+    words = ["--model", f"{family}:2", "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
+    gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
+    shown = capsys.readouterr().out
+    assert "not measured" not in shown and "one checkpoint in the middle" in shown, shown
+    assert shown.count("\n+ ") == 8 + 3 and "ContextLM, recomputed" in shown, shown
+    written = (tmp_path / "some_CPU.json").read_text()
+    monkeypatch.setattr(bench, "build_run", None)  # everything is there: nothing is built again
+    gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
+    assert json.loads((tmp_path / "some_CPU.json").read_text())["models"] == json.loads(written)["models"]
+    assert capsys.readouterr().out.splitlines()[2:] == shown.splitlines()[2:]
+
+
+def test_ceilings_are_measured(benchmark):
+    rates = benchmark("gpu_ceilings").ceilings(torch.device("cpu"), edge=16, seconds=0.01)
+    assert rates.flops_per_second > 0 and rates.bytes_per_second > 0
 
 
 def test_the_help_teaches(benchmark):
