@@ -101,20 +101,19 @@ def shown(bench: Bench, model: Subject) -> str:
     profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT, PEER) if "profile" in found.get(name, {})}
     for name, profile in profiles.items():
         blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings)}")
-    ladder, sizes = found.get("ladder", {}), gpu_ladder.Sizes.of(config)
+    ladder, steps = found.get("ladder", {}), (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs(config)))
     rates = {name: rate for name, rate in ladder.items() if isinstance(rate, float)}
     if rates:
         if found.get(PLAIN, {}).get("windows"):
-            rates[gpu_ladder.rungs()[-1].name] = median(found[PLAIN]) / sizes.tokens
+            rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
         bandwidth = bench.ceilings.bytes_per_second if bench.ceilings else None
-        blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{gpu_ladder.shown(rates, sizes, bandwidth)}")
+        blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{gpu_ladder.shown(rates, config, bandwidth)}")
     rounds = found.get("loop", {}).get("rounds", ())
     if rounds:
         blocks.append(f"the whole loop, {PLAIN}\n{gpu_loop.shown(found['loop'])}")
     parts = {f"profile of {name}": name in profiles for name in options.profile}
     parts |= {"the whole loop": len(rounds) >= gpu_loop.ROUNDS} if options.loop else {}
-    steps = (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs())) if options.ladder else ()
-    parts |= {f"step {name} ({ladder.get(name, 'no time')})": name in rates for name in steps}
+    parts |= {f"step {n} ({ladder.get(n, 'no time')})": n in rates for n in steps if options.ladder}
     if lacking := not_measured(found, windows(options), parts):
         blocks.append(f"not measured: {', '.join(lacking)}")
     return "\n\n".join(block for block in blocks if block)

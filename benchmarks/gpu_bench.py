@@ -149,15 +149,16 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
 
 def measure_ladder(bench: Bench, model: Subject) -> None:
     """A short window of each rung but the last, which is the plain trainer; iterations a second."""
-    found, rungs = bench.found(model), gpu_ladder.rungs()
-    ladder = found.setdefault("ladder", {})
+    found, rungs = bench.found(model), gpu_ladder.rungs(bench.config(model, PLAIN))
+    ladder, sizes = found.setdefault("ladder", {}), gpu_ladder.Sizes.of(bench.config(model, PLAIN))
+    found["ladder_bytes"] = {rung.name: rung.saves(sizes) for rung in rungs}
     for number, name in enumerate((gpu_ladder.BARE, *(rung.name for rung in rungs[:-1]))):
         needed = first_seconds(found, PLAIN, num_parameters(bench.config(model, PLAIN))) + gpu_ladder.SECONDS
         if isinstance(ladder.get(name), float) or not bench.budget.allows(needed):
             continue
         try:
-            with gpu_ladder.without(rungs[number:]) as unit:
-                ladder[name] = rung_rate(bench, bench.config(model, PLAIN, compile=unit))
+            with gpu_ladder.without(rungs[number:]) as values:
+                ladder[name] = rung_rate(bench, bench.config(model, PLAIN, **values))
         except Exception as error:  # of this rung; the others go on
             ladder[name] = failure(error)
         forget_all()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
+from contextlm.config.compile_unit import replays
 from contextlm.config.schema import Config
 from gpu_trainers import num_parameters, vocab_size
 from table import table
@@ -47,91 +49,49 @@ class Rung(NamedTuple):
         without: takes it out, for runs that are built and run inside.
         saves: bytes an iteration.
         which: these bytes, in words.
-        compile: what `--compile` is without it.
+        options: the configuration without it.
     """
 
     name: str
     without: Callable[[], contextlib.AbstractContextManager[Any]]
     saves: Callable[[Sizes], float]
     which: str
-    compile: str = "auto"
+    options: Mapping[str, str] = MappingProxyType({})
 
 
-def rungs() -> tuple[Rung, ...]:
-    """From the bottom; megatron-core must have been imported."""
-    return (
-        Rung(
-            "torch's attention",
-            _megatrons_attention,
-            lambda s: 72.0 * s.scores * s.layers,
-            "S x S scores: 32 forward, 40 backward, each read or written in bf16 or fp32",
-        ),
-        Rung(
-            "biases inside the products",
-            _biases_apart,
-            lambda s: 4.0 * 9 * s.hidden * s.tokens * s.layers,
-            "outputs of 9 H a token and layer, read and written again",
-        ),
-        Rung(
-            "the first gradient replaces",
-            _zeros_first,
-            lambda s: 8.0 * s.parameters,
-            "fp32 gradients, zeros written and read",
-        ),
-        Rung(
-            "AdamW as one kernel",
-            _torchs_adamw,
-            lambda s: 20.0 * s.parameters,
-            "fp32 gradients read and written by the division and the clip (16), masters read for the weights (4)",
-        ),
-        Rung(
-            "gradients without a buffer",
-            _buffers,
-            lambda s: 10.0 * s.parameters,
-            "bf16 gradients into an fp32 buffer (6), norm and AdamW read half (4)",
-        ),
-        Rung(
-            "loss kernels",
-            _megatrons_loss,
-            lambda s: 46.0 * s.logits,
-            "logits: 52 in fp32, where ours read 2, read 2 and write 2",
-        ),
-        Rung(
-            "each layer compiled",
-            contextlib.nullcontext,
-            lambda s: 24.0 * s.hidden * s.tokens * s.layers,
-            "residuals and norms, 24 H a token and layer; without GELU, launches and transposes",
-            "off",
-        ),
-        Rung(
-            "one graph",
-            contextlib.nullcontext,
-            lambda s: 8.0 * s.hidden * s.tokens * s.layers,
-            "the norm at each layer's begin, 8 H a token; without Python between layers",
-            "layer",
-        ),
+def rungs(config: Config) -> tuple[Rung, ...]:
+    """From the bottom, those that make a difference to this configuration."""
+    together = Rung(
+        "kernels launched together",
+        contextlib.nullcontext,
+        lambda s: 0.0,
+        "none, it is launches",
+        {"cuda_graphs": "off"},
     )
+    return _RUNGS + ((together,) if replays(config, 1, on_cuda=True) else ())
 
 
 @contextlib.contextmanager
-def without(above: Sequence[Rung]) -> Iterator[str]:
-    """Inside, runs that are built and run have none of these; yields their `--compile`."""
+def without(above: Sequence[Rung]) -> Iterator[Mapping[str, str]]:
+    """Inside, runs that are built and run have none of these; yields what is else in their configuration."""
+    values: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        for rung in above:
+        for rung in reversed(above):
             stack.enter_context(rung.without())
-        yield next((rung.compile for rung in above if rung.compile != "auto"), "auto")
+            values |= rung.options
+        yield values
 
 
-def shown(rates: Mapping[str, float], sizes: Sizes, bytes_per_second: float | None) -> str:
+def shown(rates: Mapping[str, float], config: Config, bytes_per_second: float | None) -> str:
     """The table: tokens a second of each rung, the gain that was predicted, and the one that was measured.
 
     Args:
         rates: rung -> iterations a second.
-        sizes: of the model.
+        config: of the plain trainer.
         bytes_per_second: of a copy; None where it was not measured.
     """
-    rows, below = [], None
-    for name, rung in ((BARE, None), *((rung.name, rung) for rung in rungs())):
+    rows, below, sizes = [], None, Sizes.of(config)
+    for name, rung in ((BARE, None), *((rung.name, rung) for rung in rungs(config))):
         rate = rates.get(name)
         predicted = "" if rung is None or not bytes_per_second else f"{rung.saves(sizes) / bytes_per_second * 1e3:.2f}"
         measured = "" if rate is None or below is None else f"{(1 / below - 1 / rate) * 1e3:.2f}"
@@ -139,7 +99,7 @@ def shown(rates: Mapping[str, float], sizes: Sizes, bytes_per_second: float | No
         tokens = "not measured" if rate is None else f"{rate * sizes.tokens:,.0f}"
         rows.append((f"+ {name}" if rung else name, tokens, predicted, measured, gain))
         below = rate
-    legend = "\n".join(f"{rung.name}: {rung.saves(sizes) / 1e9:.1f} GB: {rung.which}" for rung in rungs())
+    legend = "\n".join(f"{rung.name}: {rung.saves(sizes) / 1e9:.1f} GB: {rung.which}" for rung in rungs(config))
     return f"{table(('step', 'tokens/s', 'ms predicted', 'ms measured', 'gain'), rows)}\n{legend}"
 
 
@@ -199,3 +159,57 @@ def _megatrons_loss() -> contextlib.AbstractContextManager[Any]:
         return model.compute_language_model_loss(labels_BS, logits_SBV)
 
     return mock.patch.object(ContextLM, "_fused_losses", losses)
+
+
+_RUNGS = (
+    Rung(
+        "torch's attention",
+        _megatrons_attention,
+        lambda s: 72.0 * s.scores * s.layers,
+        "S x S scores: 32 forward, 40 backward, each read or written in bf16 or fp32",
+    ),
+    Rung(
+        "biases inside the products",
+        _biases_apart,
+        lambda s: 4.0 * 9 * s.hidden * s.tokens * s.layers,
+        "outputs of 9 H a token and layer, read and written again",
+    ),
+    Rung(
+        "the first gradient replaces",
+        _zeros_first,
+        lambda s: 8.0 * s.parameters,
+        "fp32 gradients, zeros written and read",
+    ),
+    Rung(
+        "AdamW as one kernel",
+        _torchs_adamw,
+        lambda s: 20.0 * s.parameters,
+        "fp32 gradients read and written by the division and the clip (16), masters read for the weights (4)",
+    ),
+    Rung(
+        "gradients without a buffer",
+        _buffers,
+        lambda s: 10.0 * s.parameters,
+        "bf16 gradients into an fp32 buffer (6), norm and AdamW read half (4)",
+    ),
+    Rung(
+        "loss kernels",
+        _megatrons_loss,
+        lambda s: 46.0 * s.logits,
+        "logits: 52 in fp32, where ours read 2, read 2 and write 2",
+    ),
+    Rung(
+        "each layer compiled",
+        contextlib.nullcontext,
+        lambda s: 24.0 * s.hidden * s.tokens * s.layers,
+        "residuals and norms, 24 H a token and layer; without GELU, launches and transposes",
+        {"compile": "off"},
+    ),
+    Rung(
+        "one graph",
+        contextlib.nullcontext,
+        lambda s: 8.0 * s.hidden * s.tokens * s.layers,
+        "the norm at each layer's begin, 8 H a token; without Python between layers",
+        {"compile": "layer"},
+    ),
+)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contextlm.config.compile_unit import replays
 from contextlm.config.schema import Config
 from gpu_trainers import Step, vocab_size
 from plain_trainer import plain_model
@@ -29,7 +30,10 @@ def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[St
         our_loss: the loss by our kernels behind the graph, instead of the compiler's inside it.
     """
     gpt = plain_model(config, vocab_size(config)).to(process.device, torch.bfloat16)
-    forward = _with_our_loss(gpt) if our_loss else torch.compile(gpt, fullgraph=True, dynamic=False)
+    # Where ours has its kernels launched together, so does the peer.
+    mode = "reduce-overhead" if replays(config, 1, on_cuda=True) else None
+    compiled = torch.compile(gpt.logits if our_loss else gpt, fullgraph=True, dynamic=False, mode=mode)
+    forward = _with_our_loss(compiled) if our_loss else compiled
     update = _Update(gpt, config.optimizer)
     shape = (BATCHES, config.training.micro_batch_size, config.model.seq_length + 1)
     tokens = torch.randint(0, vocab_size(config), shape, device=process.device)
@@ -47,11 +51,9 @@ def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[St
     yield step
 
 
-def _with_our_loss(gpt: Any) -> Any:
+def _with_our_loss(logits: Any) -> Any:
     """The mean loss by our kernels."""
     from contextlm.megatron.fused_loss import token_losses  # Triton comes with CUDA
-
-    logits = torch.compile(gpt.logits, fullgraph=True, dynamic=False)
 
     def forward(inputs_BS: Tensor, labels_BS: Tensor) -> Tensor:
         logits_NV = logits(inputs_BS).flatten(0, 1)

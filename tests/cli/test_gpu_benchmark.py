@@ -253,12 +253,13 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     monkeypatch.setattr(bench, "peer", lambda *_, **__: contextlib.nullcontext(lambda: None))
     monkeypatch.setattr(gpu, "ceilings", lambda device: benchmark("gpu_ceilings").Ceilings(1e12, 1e9))
     monkeypatch.setattr(bench, "WARM_UP", 1)
+    monkeypatch.setattr(benchmark("gpu_loop"), "ROUNDS", 1)
 
     words = ["--model", f"{family}:2", "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
     shown = capsys.readouterr().out
     assert "not measured" not in shown and "one checkpoint in the middle" in shown, shown
-    assert shown.count("\n+ ") == 8 + 3 and "ContextLM, recomputed" in shown, shown
+    assert shown.count("\n+ ") == 9 + 3 and "ContextLM, recomputed" in shown, shown
     written = (tmp_path / "some_CPU.json").read_text()
     monkeypatch.setattr(bench, "build_run", None)  # everything is there: nothing is built again
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
