@@ -57,14 +57,17 @@ def parser() -> argparse.ArgumentParser:
         help="the longest kernels of an iteration, and what each class of them takes [plain ContextLM]",
     )
     parser.add_argument("--ladder", action="store_true", help="plain without what makes it fast, step by step")
-    parser.add_argument("--loop", action="store_true", help="plain: the bare step, the loader, the loop, checkpoints")
+    parser.add_argument(
+        "--loop", nargs="*", choices=(PLAIN, CONTEXT), help="the bare step, the loader, the loop, a checkpoint [plain]"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, which later calls go on with")
     return parser
 
 
 def read(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; `profile` is the trainers that are profiled."""
+    """The options; `profile` and `loop` are the trainers of which that is asked."""
     options = parser().parse_args(arguments)
+    options.loop = () if options.loop is None else tuple(options.loop) or (PLAIN,)
     options.profile = () if options.profile is None else tuple(options.profile) or (PLAIN, CONTEXT)
     return options
 
@@ -108,11 +111,11 @@ def shown(bench: Bench, model: Subject) -> str:
             rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
         bandwidth = bench.ceilings.bytes_per_second if bench.ceilings else None
         blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{gpu_ladder.shown(rates, config, bandwidth)}")
-    rounds = found.get("loop", {}).get("rounds", ())
-    if rounds:
-        blocks.append(f"the whole loop, {PLAIN}\n{gpu_loop.shown(found['loop'])}")
+    loops = {name: loop for name, loop in found.get("loop", {}).items() if loop["rounds"]}
+    for name, loop in loops.items():
+        blocks.append(f"the whole loop, {name}\n{gpu_loop.shown(loop)}")
     parts = {f"profile of {name}": name in profiles for name in options.profile}
-    parts |= {"the whole loop": len(rounds) >= gpu_loop.ROUNDS} if options.loop else {}
+    parts |= {f"the whole loop of {name}": not gpu_loop.missing(loops.get(name)) for name in options.loop}
     parts |= {f"step {n} ({ladder.get(n, 'no time')})": n in rates for n in steps if options.ladder}
     if lacking := not_measured(found, windows(options), parts):
         blocks.append(f"not measured: {', '.join(lacking)}")

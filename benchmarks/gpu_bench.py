@@ -97,8 +97,8 @@ def measure_all(bench: Bench) -> None:
         if bench.options.ladder:
             measure_ladder(bench, model)
     for model in bench.options.model:
-        if bench.options.loop:
-            measure_loop(bench, model)
+        for trainer in bench.options.loop:
+            measure_loop(bench, model, trainer)
 
 
 def windows(options: argparse.Namespace) -> dict[str, int]:
@@ -173,15 +173,14 @@ def rung_rate(bench: Bench, config: Any) -> float:
         return window(step, min(gpu_ladder.SECONDS, bench.options.seconds))
 
 
-def measure_loop(bench: Bench, model: Subject) -> None:
-    """The plain trainer, bare and in the whole loop."""
-    found = bench.found(model)
-    loop, config = found.setdefault("loop", {"rounds": []}), bench.config(model, PLAIN)
-    needed = first_seconds(found, PLAIN, num_parameters(config)) + len(gpu_loop.PARTS) * bench.options.seconds
-    if len(loop["rounds"]) >= gpu_loop.ROUNDS or not bench.budget.allows(needed):
-        return
-    run_loop(bench, config, loop)
-    forget_all()
+def measure_loop(bench: Bench, model: Subject, trainer: str) -> None:
+    """One of our trainers, bare and in the whole loop."""
+    found, config = bench.found(model), bench.config(model, trainer)
+    loop = found.setdefault("loop", {}).setdefault(trainer, {"rounds": []})
+    needed = first_seconds(found, trainer, num_parameters(config)) + len(gpu_loop.PARTS) * bench.options.seconds
+    if gpu_loop.missing(loop) > 0 and bench.budget.allows(needed):
+        run_loop(bench, config, loop)
+        forget_all()
 
 
 def run_loop(bench: Bench, config: Any, loop: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ device. That is less than a gain where what falls away was slow for another reas
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -129,6 +130,7 @@ def _zeros_first() -> contextlib.AbstractContextManager[Any]:
 
     mark = DistributedDataParallel.zero_grad_buffer
 
+    @functools.wraps(mark)
     def zero_grad_buffer(part: Any) -> None:
         mark(part)
         for buffer in part.buffers:

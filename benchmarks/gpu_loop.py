@@ -31,6 +31,11 @@ WARM_UP = 5
 LOG_INTERVAL = 100  # or half a window, if that is less
 
 
+def missing(found: Mapping[str, Any] | None) -> int:
+    """Rounds that are still to be measured."""
+    return ROUNDS - len(found["rounds"] if found else ())
+
+
 def measure(
     run: Any, seconds: float, budget: Budget, found: MutableMapping[str, Any], keep: Callable[[], None]
 ) -> None:
@@ -39,11 +44,10 @@ def measure(
     Args:
         run: built, of one process.
         seconds: of a window.
-        found: {"rounds": seconds of an iteration by part, ...}.
+        found: {"rounds": [seconds of an iteration by part], ...}.
         keep: writes the results.
     """
-    found.setdefault("rounds", [])
-    while len(found["rounds"]) < ROUNDS and budget.allows(len(PARTS) * (seconds + 2)):
+    while missing(found) > 0 and budget.allows(len(PARTS) * (seconds + 2)):
         rate = bare(run, seconds)
         iterations = max(2, round(rate * seconds))
         plan = {
