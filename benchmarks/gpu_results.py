@@ -10,7 +10,19 @@ from gpu_trainers import AGAINST, CONTEXT, PLAIN
 from gpu_turns import in_turns
 from table import table
 
-HEADINGS = ("trainer", "tokens/s", "windows", "spread", "ratio", "to", "MFU", "causal", "peak GiB", "first s")
+HEADINGS = (
+    "trainer",
+    "tokens/s",
+    "windows",
+    "spread",
+    "ratio",
+    "to",
+    "MFU",
+    "causal",
+    "peak GiB",
+    "first s",
+    "compile s",
+)
 
 
 def trainers_table(found: Mapping[str, Any], names: Sequence[str], peak_tflops: float | None) -> str:
@@ -34,8 +46,9 @@ def trainers_table(found: Mapping[str, Any], names: Sequence[str], peak_tflops: 
         used = [rate * result[kind] / 1e12 for kind in ("flops_per_token", "causal_flops_per_token")]
         mfu = ["" if peak_tflops is None else f"{tflops / peak_tflops:.1%}" for tflops in used]
         spread = f"{min(rates) / rate - 1:+.1%}..{max(rates) / rate - 1:+.1%}"
-        memory, first = f"{result['peak_bytes'] / 2**30:.1f}", f"{result['first_seconds']:.0f}"
-        rows.append((name, f"{rate:,.0f}", str(len(rates)), spread, *ratio, *mfu, memory, first))
+        memory = f"{result['peak_bytes'] / 2**30:.1f}"
+        seconds = f"{result['first_seconds']:.0f}", f"{result['compile_seconds']:.0f}"
+        rows.append((name, f"{rate:,.0f}", str(len(rates)), spread, *ratio, *mfu, memory, *seconds))
     lines = [table(HEADINGS, rows)] if rows else []
     if {PLAIN, CONTEXT} <= medians.keys():
         overhead = found[CONTEXT]["flops_per_token"] / found[PLAIN]["flops_per_token"] - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import time
 import traceback
@@ -120,12 +121,14 @@ def fits(found: Found, held: Iterable[str], name: str, total_memory: float) -> b
 def begin(job: Job, found: Found, name: str, stack: contextlib.ExitStack) -> Step | None:
     """Build a trainer and warm it up; None, with the reason noted, if it fails.
 
-    Its first seconds and its memory are noted: what it holds between iterations, and the peak of an iteration, both
-    without what the other trainers hold.
+    Its first seconds are noted, how many of them the compiler took, and its memory: what it holds between iterations,
+    and the peak of an iteration, both without what the other trainers hold.
     """
+    from contextlm.model.compilation import seconds_spent  # imports megatron-core
+
     result = found.setdefault(name, {"windows": []})
     result.pop("failed", None)
-    before, began = allocated(), time.perf_counter()
+    before, began, compiled = allocated(), time.perf_counter(), seconds_spent()
     try:
         step = _warm(job.opened(name), stack)
     except Exception as error:  # of this trainer; the others go on
@@ -134,7 +137,7 @@ def begin(job: Job, found: Found, name: str, stack: contextlib.ExitStack) -> Ste
         free()
         return None
     memory = {"held_bytes": allocated() - before, "peak_bytes": peak_allocated() - before}
-    result.update(memory, first_seconds=time.perf_counter() - began)
+    result.update(memory, first_seconds=time.perf_counter() - began, compile_seconds=seconds_spent() - compiled)
     return step
 
 
@@ -153,7 +156,8 @@ def _warm(opened: contextlib.AbstractContextManager[Step], stack: contextlib.Exi
 
 def failure(error: Exception) -> str:
     """What befell a part of the call, in a line; its traceback is printed, unless it is want of memory."""
-    if isinstance(error, torch.OutOfMemoryError):
+    # Libraries and Triton have errors of their own for it.
+    if isinstance(error, torch.OutOfMemoryError) or re.search("out of memory|ALLOC_FAILED", str(error)):
         return OUT_OF_MEMORY
     traceback.print_exception(error, file=sys.stderr)
     return f"{type(error).__name__}: {error}".splitlines()[0]
