@@ -59,10 +59,13 @@ class Subject(NamedTuple):
 
 
 def subject(text: str) -> Subject:
-    """`PRESET:MICRO_BATCH_SIZE` of a plain preset."""
+    """`PRESET:MICRO_BATCH_SIZE` of a plain preset that has a vocabulary."""
     name, _, size = text.partition(":")
-    if not size.isdigit() or int(size) < 1 or name not in preset_names() or name.startswith("contextlm-"):
-        raise argparse.ArgumentTypeError(f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32")
+    plain = [known for known in preset_names() if not known.startswith("contextlm-") and not known.endswith("-tiny")]
+    if name not in plain or not size.isdigit() or int(size) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32, with one of {', '.join(plain)}"
+        )
     return Subject(name, int(size))
 
 

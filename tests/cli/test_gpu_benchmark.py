@@ -340,6 +340,13 @@ def test_ceilings_are_measured(benchmark):
     assert rates.flops_per_second > 0 and rates.bytes_per_second > 0
 
 
+@pytest.mark.parametrize("text", ["gpt2-124m", "gpt2-124m:0", "gpt2-tiny:8", "contextlm-gpt2-124m:32", "llama:1"])
+def test_what_is_no_subject_is_refused(benchmark, capsys, text):
+    with pytest.raises(SystemExit):
+        benchmark("gpu").read(["--model", text, "--out", "unused"])
+    assert f"'{text}': give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32" in capsys.readouterr().err
+
+
 def test_the_help_teaches(benchmark):
     text = benchmark("gpu").parser().format_help()
     assert "python benchmarks/gpu.py --model" in text and "--ladder" in text and "causal\nhalf" in text
