@@ -1,61 +1,41 @@
 """python benchmarks/gpu.py --model gpt2-124m:32 gpt2-1.5b:16 --out runs/gpu
 
 Training speed on one GPU in bf16: our plain GPT and our ContextLM as `pretrain_contextlm.py` runs them, beside the best
-plain PyTorch that we know, in alternating windows of the same process. Results are written after every window; a model
-that has all of its windows is not measured again.
+plain PyTorch that we know, in alternating windows of the same process; MFU with attention in full and with the causal
+half; peak memory; with options also the ladder of what makes it fast, the longest kernels, and what the whole loop
+costs. What is dear comes last. Everything is written as soon as it is measured, to a file for each kind of device; a
+later call goes on with what is missing there, and says what still is.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import json
-import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+import gpu_ladder
+import gpu_loop
+import gpu_profile
 from contextlm import atomic_files
-from contextlm.analysis.flops import training_flops_per_token
-from contextlm.config.schema import Config
-from contextlm.parallel import runtime
-from contextlm.training.garbage import collected_by_hand
-from contextlm.training.throughput import peak_tflops
-from gpu_profile import longest_kernels
-from gpu_trainers import CONTEXT, PEER, PLAIN, configuration, ours, peer
-from table import table
-from trainers import Size, write_tokens
-
-WARM_UP = 5
-
-
-class Subject(NamedTuple):
-    """A preset and its micro-batch."""
-
-    preset: str
-    micro_batch_size: int
-
-    def __str__(self) -> str:
-        return f"{self.preset}:{self.micro_batch_size}"
-
-
-def subject(text: str) -> Subject:
-    """`PRESET:MICRO_BATCH_SIZE`."""
-    name, _, size = text.partition(":")
-    if not size.isdigit() or int(size) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32")
-    return Subject(name, int(size))
+from contextlm.analysis.device_peaks import peak_tflops
+from gpu_bench import Bench, measure_all, started, windows
+from gpu_ceilings import ceilings
+from gpu_results import median, not_measured, trainers_table
+from gpu_trainers import CONTEXT, PEER, PLAIN, Subject, subject, versions
+from gpu_turns import free
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    lines = (__doc__ or "").split("\n", 2)
     parser = argparse.ArgumentParser(
-        description="Training speed on one GPU.", allow_abbrev=False, epilog=(__doc__ or "").splitlines()[0]
+        description=lines[2], allow_abbrev=False, epilog=lines[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model",
@@ -66,119 +46,81 @@ def parser() -> argparse.ArgumentParser:
         help="plain presets with their micro-batch size; each is measured with its context head too",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="of a window [30]")
-    parser.add_argument("--windows", type=int, default=3, help="of each trainer, in turns [3]")
-    parser.add_argument("--profile", action="store_true", help="print the longest kernels of our trainers too")
+    parser.add_argument("--windows", type=int, default=3, help="of each trainer, in turns; 0 for the extras alone [3]")
+    parser.add_argument("--minutes", type=float, default=9.0, help="nothing runs after these; see what is missing [9]")
+    parser.add_argument("--our-loss", action="store_true", help="PyTorch with our loss kernels too")
+    parser.add_argument("--recompute", action="store_true", help="ours with full recomputation too, one window each")
+    parser.add_argument(
+        "--profile",
+        nargs="*",
+        choices=(PLAIN, CONTEXT, PEER),
+        help="the longest kernels of an iteration, and what each class of them takes [plain ContextLM]",
+    )
+    parser.add_argument("--ladder", action="store_true", help="plain without what makes it fast, step by step")
+    parser.add_argument(
+        "--loop", nargs="*", choices=(PLAIN, CONTEXT), help="the bare step, the loader, the loop, a checkpoint [plain]"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, which later calls go on with")
     return parser
 
 
+def read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; `profile` and `loop` are the trainers of which that is asked."""
+    options = parser().parse_args(arguments)
+    options.loop = () if options.loop is None else tuple(options.loop) or (PLAIN,)
+    options.profile = () if options.profile is None else tuple(options.profile) or (PLAIN, CONTEXT)
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then print everything."""
-    options = parser().parse_args(arguments)
+    options = read(arguments)
     if not torch.cuda.is_available():
         raise SystemExit("error: there is no CUDA device here; benchmarks/speed.py measures on a CPU")
+    bench_on(torch.cuda.get_device_name(), options)
+
+
+def bench_on(device: str, options: argparse.Namespace) -> None:
+    """Go on with the results of this kind of device, and print them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"{torch.cuda.get_device_name().replace(' ', '_')}.json"
+    file = options.out / f"{device.replace(' ', '_')}.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for model in options.model:
-        found = results.setdefault(str(model), {})
-        missing = any(len(found.get(name, {}).get("tokens_per_second", ())) < options.windows for name in names(model))
-        if missing:
-            measure(model, options, found, lambda: atomic_files.write_json(file, results))
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bf16")
-    for model in options.model:
-        print(f"\n{model}\n{shown(model, results[str(model)])}", flush=True)
+    results |= {"device": device, "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+    with started(options, results, functools.partial(atomic_files.write_json, file, results)) as bench:
+        if options.profile or options.ladder:
+            results["ceilings"] = ceilings(bench.process.device)._asdict()
+            free()
+        measure_all(bench)
+        print(f"{device}, {', '.join(f'{name} {version}' for name, version in results['versions'].items())}, bf16")
+        print(bench.ceilings or "")
+        for model in options.model:
+            print(f"\n{model}\n{shown(bench, model)}", flush=True)
 
 
-def names(model: Subject) -> tuple[str, ...]:
-    """The trainers of a model: the peer is written for GPT-2."""
-    return (PEER, PLAIN, CONTEXT) if model.preset.startswith("gpt2") else (PLAIN, CONTEXT)
-
-
-def measure(model: Subject, options: argparse.Namespace, found: dict[str, Any], keep: Callable[[], None]) -> None:
-    """Windows of all trainers in turns; all of them are in memory at once."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = configuration(model.preset, model.micro_batch_size, folder / "random")
-        assert config.model.vocab_size is not None
-        write_tokens(folder / "random", Size(1, 1, 1, config.model.seq_length, config.model.vocab_size, 1, 1))
-        configs = {PEER: config, PLAIN: config}
-        configs[CONTEXT] = configuration(f"contextlm-{model.preset}", model.micro_batch_size, folder / "random")
-        process = stack.enter_context(runtime.start(config.parallel))
-        # megatron-core is imported after the device was chosen.
-        from contextlm.parallel.layout import model_parallel
-
-        layout = stack.enter_context(model_parallel(config.parallel))
-        stack.enter_context(collected_by_hand())
-        tokens, steps = model.micro_batch_size * config.model.seq_length, {}
-        for name in names(model):
-            steps[name] = stack.enter_context((peer if name == PEER else ours)(configs[name], process, layout))
-            began = time.perf_counter()
-            torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
-            for _ in range(WARM_UP):
-                steps[name]()
-            torch.cuda.synchronize()
-            found[name] = {
-                "tokens_per_second": [],
-                "flops_per_token": flops(configs[name]),
-                "causal_flops_per_token": flops(configs[name], causal_half=True),
-                "first_seconds": time.perf_counter() - began,
-                "peak_bytes_of_step": torch.cuda.max_memory_allocated() - held,
-            }
-        for _ in range(options.windows):
-            for name, step in steps.items():
-                found[name]["tokens_per_second"].append(window(step, options.seconds) * tokens)
-                keep()
-        for name in (PLAIN, CONTEXT) if options.profile else ():
-            print(f"\n{model} {name}: the longest kernels of an iteration\n{longest_kernels(steps[name])}", flush=True)
-
-
-def flops(config: Config, *, causal_half: bool = False) -> float:
-    """Training FLOPs per token."""
-    assert config.model.vocab_size is not None
-    return training_flops_per_token(config, config.model.vocab_size, causal_half=causal_half)
-
-
-def window(step: Callable[[], object], seconds: float) -> float:
-    """Iterations per second, over at least so many seconds."""
-    torch.cuda.synchronize()
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        for _ in range(5):
-            step()
-        torch.cuda.synchronize()
-        count += 5
-    return count / (time.perf_counter() - began)
-
-
-def shown(model: Subject, found: dict[str, Any]) -> str:
-    """The table of a model."""
-    peak, medians = peak_tflops(torch.cuda.get_device_name()), {}
-    rows = []
-    for name in names(model):
-        result = found[name]
-        rates = result["tokens_per_second"]
-        medians[name] = statistics.median(rates)
-        against = {PLAIN: PEER, CONTEXT: PLAIN}.get(name)
-        ratio = f"{medians[name] / medians[against]:.3f} of {against}" if against in medians else ""
-        used = [medians[name] * result[kind] / 1e12 for kind in ("flops_per_token", "causal_flops_per_token")]
-        mfu = ["" if peak is None else f"{tflops / peak:.1%}" for tflops in used]
-        rows.append(
-            (
-                name,
-                f"{medians[name]:,.0f}",
-                f"{min(rates):,.0f}..{max(rates):,.0f}",
-                ratio,
-                *mfu,
-                f"{result['peak_bytes_of_step'] / 2**30:.1f}",
-                f"{result['first_seconds']:.0f}",
-            )
-        )
-    overhead = found[CONTEXT]["flops_per_token"] / found[PLAIN]["flops_per_token"] - 1
-    headings = ("trainer", "tokens/s", "windows", "ratio", "MFU", "causal half", "GiB", "first s")
-    return f"{table(headings, rows)}\nthe head has {overhead:.2%} more FLOPs"
+def shown(bench: Bench, model: Subject) -> str:
+    """Everything that is known of a model."""
+    found, options, config = bench.found(model), bench.options, bench.config(model, PLAIN)
+    blocks = [trainers_table(found, tuple(windows(options)), peak_tflops(bench.results["device"]))]
+    profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT, PEER) if "profile" in found.get(name, {})}
+    for name, profile in profiles.items():
+        blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings)}")
+    ladder, steps = found.get("ladder", {}), (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs(config)))
+    rates = {name: rate for name, rate in ladder.items() if isinstance(rate, float)}
+    if rates:
+        if found.get(PLAIN, {}).get("windows"):
+            rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
+        bandwidth = bench.ceilings.bytes_per_second if bench.ceilings else None
+        blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{gpu_ladder.shown(rates, config, bandwidth)}")
+    loops = {name: loop for name, loop in found.get("loop", {}).items() if loop["rounds"]}
+    for name, loop in loops.items():
+        blocks.append(f"the whole loop, {name}\n{gpu_loop.shown(loop)}")
+    parts = {f"profile of {name}": name in profiles for name in options.profile}
+    parts |= {f"the whole loop of {name}": not gpu_loop.missing(loops.get(name)) for name in options.loop}
+    parts |= {f"step {n} ({ladder.get(n, 'no time')})": n in rates for n in steps if options.ladder}
+    if lacking := not_measured(found, windows(options), parts):
+        blocks.append(f"not measured: {', '.join(lacking)}")
+    return "\n\n".join(block for block in blocks if block)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,132 +1,136 @@
-"""The trainers that `gpu.py` compares: our plain GPT, our ContextLM, and the best plain PyTorch that we know.
+"""The trainers that `gpu.py` compares: our plain GPT and our ContextLM, and the peer (`gpu_peer.py`).
 
-Ours run as in a job: the loader, `train_step` and its optimizer, compiled as `--compile auto` says. The peer is
-`plain_gpt.py` in bf16 with fp32 master weights, compiled as one graph, with one-kernel AdamW; its tokens lie on the
-GPU.
+Ours run as in a job: the loader, `train_step` and its optimizer, compiled as `--compile auto` says.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from contextlm.analysis.flops import training_flops_per_token
+from contextlm.analysis.parameters import count_parameters
 from contextlm.config.fields import build
-from contextlm.config.presets import preset
+from contextlm.config.presets import preset, preset_names
 from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
-from plain_gpt import PlainGPT
 from trainers import RandomTokens
 
-PEER, PLAIN, CONTEXT = "PyTorch", "plain", "ContextLM"
+PLAIN, CONTEXT, PEER = "plain", "ContextLM", "PyTorch"
+PEER_OUR_LOSS = "PyTorch, our loss"
+PLAIN_AGAIN, CONTEXT_AGAIN = "plain, recomputed", "ContextLM, recomputed"
+AGAINST = {PLAIN: PEER, CONTEXT: PLAIN, PEER_OUR_LOSS: PEER, PLAIN_AGAIN: PLAIN, CONTEXT_AGAIN: CONTEXT}
+_RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
 Step = Callable[[], object]
+"""One iteration; nobody waits for the device."""
 
 
-def configuration(name: str, micro_batch_size: int, data: Path) -> Config:
-    """One micro-batch an iteration of a preset, in bf16."""
-    chosen = preset(name)
-    values = {
-        "micro_batch_size": micro_batch_size,
-        "global_batch_size": micro_batch_size,
-        "train_iters": 1_000_000,
-        "bf16": True,
-        "data_path": (str(data),),
-        "split": "100,0,0",
-    }
-    return build(chosen["model"] | chosen["optimizer"] | chosen.get("context", {}) | values, None)
+class Subject(NamedTuple):
+    """A plain preset and its micro-batch, which is an iteration's whole batch."""
+
+    preset: str
+    micro_batch_size: int
+
+    def __str__(self) -> str:
+        return f"{self.preset}:{self.micro_batch_size}"
+
+    def configuration(self, trainer: str, data: Path, **values: Any) -> Config:
+        """What a trainer is built from; the peer takes the plain model's."""
+        chosen = preset(f"contextlm-{self.preset}" if trainer in (CONTEXT, CONTEXT_AGAIN) else self.preset)
+        settings = {
+            "micro_batch_size": self.micro_batch_size,
+            "global_batch_size": self.micro_batch_size,
+            "train_iters": 1_000_000,
+            "bf16": True,
+            "data_path": (str(data),),
+            "split": "100,0,0",
+            "eval_iters": 0,
+        }
+        again = _RECOMPUTED if trainer in (PLAIN_AGAIN, CONTEXT_AGAIN) else {}
+        return build(
+            chosen["model"] | chosen["optimizer"] | chosen.get("context", {}) | settings | again | values, None
+        )
+
+
+def subject(text: str) -> Subject:
+    """`PRESET:MICRO_BATCH_SIZE` of a plain preset that has a vocabulary."""
+    name, _, size = text.partition(":")
+    plain = [known for known in preset_names() if not known.startswith("contextlm-") and not known.endswith("-tiny")]
+    if name not in plain or not size.isdigit() or int(size) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32, with one of {', '.join(plain)}"
+        )
+    return Subject(name, int(size))
+
+
+def vocab_size(config: Config) -> int:
+    """The preset's."""
+    assert config.model.vocab_size is not None
+    return config.model.vocab_size
+
+
+def flops(config: Config, *, causal_half: bool = False) -> float:
+    """Training FLOPs per token."""
+    return training_flops_per_token(config, vocab_size(config), causal_half=causal_half)
+
+
+def num_parameters(config: Config) -> int:
+    """Of the model, padding not counted."""
+    return count_parameters(config, vocab_size(config)).total
+
+
+def build_run(config: Config, process: Any, layout: Any) -> Any:
+    """Our run of a configuration, ready to train."""
+    from contextlm.training.setup import setup
+
+    tokenizer: Any = RandomTokens(vocab_size(config))
+    return setup(config, process, layout, tokenizer, build_datasets(config, tokenizer))
 
 
 @contextlib.contextmanager
-def ours(config: Config, process: Any, layout: Any) -> Iterator[Step]:
-    """One iteration of our trainer."""
+def released(run: Any) -> Iterator[Any]:
+    """Lets go of the run's memory at the end."""
     from megatron.core.utils import get_model_config
 
-    from contextlm.training.setup import setup
-    from contextlm.training.step import train_step
-
-    assert config.model.vocab_size is not None
-    tokenizer: Any = RandomTokens(config.model.vocab_size)
-    run = setup(config, process, layout, tokenizer, build_datasets(config, tokenizer))
-    with contextlib.closing(run.micro_batches(run.datasets.train, 0, run.num_microbatches)) as batches:
-
-        def step() -> torch.Tensor:
-            result = train_step(run, batches)
-            run.progress.iteration += 1
-            run.progress.consumed_samples += result.num_samples
-            return result.loss
-
-        try:
-            yield step
-        finally:
-            # Through the loss scale the layers' configuration holds the optimizer, and so the memory, for good.
-            get_model_config(run.model[0]).grad_scale_func = None
+    try:
+        yield run
+    finally:
+        # Through the loss scale the layers' configuration holds the optimizer, and so the memory, for good.
+        get_model_config(run.model[0]).grad_scale_func = None
 
 
 @contextlib.contextmanager
-def peer(config: Config, process: Any, layout: Any) -> Iterator[Step]:
-    """One iteration of the peer; GPT-2 only."""
-    model, settings, batch = config.model, config.optimizer, config.training.micro_batch_size
-    assert model.vocab_size is not None
-    gpt = PlainGPT(
-        model.num_layers,
-        model.hidden_size,
-        model.num_attention_heads,
-        model.seq_length,
-        model.padded_vocab_size(model.vocab_size, 1),
-    )
-    gpt = gpt.to(process.device, torch.bfloat16)
-    compiled = torch.compile(gpt, dynamic=False)
-    update = _Update(gpt, settings)
-    tokens = torch.randint(0, model.vocab_size, (8, batch, model.seq_length + 1), device=process.device)
-    inputs, labels = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
-    count = 0
+def ours(run: Any) -> Iterator[Step]:
+    """One iteration of our trainer, from the loader on."""
+    with contextlib.closing(run.micro_batches(run.datasets.train, 0, run.num_microbatches)) as batches:
+        yield stepping(run, batches)
+
+
+def stepping(run: Any, batches: Iterator[torch.Tensor]) -> Step:
+    """One iteration on the next of these micro-batches."""
+    from contextlm.training.step import train_step
 
     def step() -> torch.Tensor:
-        nonlocal count
-        loss = compiled(inputs[count % 8], labels[count % 8])
-        loss.backward()
-        update()
-        count += 1
-        return loss
+        result = train_step(run, batches)
+        run.progress.iteration += 1
+        run.progress.consumed_samples += result.num_samples
+        return result.loss
 
-    yield step
+    return step
 
 
-class _Update:
-    """Norm, clip and AdamW over bf16 gradients, with fp32 master weights; the kernel is the trainer's own."""
+def versions() -> Mapping[str, str]:
+    """Of what decides about speed."""
+    import importlib.metadata
 
-    def __init__(self, gpt: PlainGPT, settings: Any) -> None:
-        self.settings = settings
-        self.matrices = [p for p in gpt.parameters() if p.dim() == 2]
-        self.vectors = [p for p in gpt.parameters() if p.dim() == 1]
-        self.state = {
-            p: (p.detach().float(), *(torch.zeros_like(p, dtype=torch.float32) for _ in range(2)))
-            for p in gpt.parameters()
-        }
-        self.step = torch.zeros(1, device=self.matrices[0].device)
-        self.never = torch.zeros_like(self.step)
-        self.kernels: dict[tuple[int, ...], list[Any]] = {}
-
-    def __call__(self) -> None:
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with CUDA
-
-        settings = self.settings
-        gradients = [p.grad for p in self.state]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
-        scale = (settings.clip_grad / (norm + 1e-6)).clamp(max=1.0)
-        self.step += 1
-        # The allocator hands out the same addresses again and again.
-        places = tuple(gradient.data_ptr() for gradient in gradients)
-        if places not in self.kernels:
-            self.kernels[places] = [
-                AdamWKernel([Parameter(p.grad, *self.state[p], p.detach()) for p in parameters])
-                for parameters in (self.matrices, self.vectors)
-            ]
-        betas = (settings.adam_beta1, settings.adam_beta2)
-        for kernel, decay in zip(self.kernels[places], (settings.weight_decay, 0.0), strict=True):
-            kernel.update(self.step, scale, self.never, settings.lr, betas, settings.adam_eps, decay)
-        for p in self.state:
-            p.grad = None
+    found = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    for name in ("megatron-core", "triton"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,4 +1,4 @@
-"""The peer: a GPT-2 in plain PyTorch, as one would write it who wants it short and fast.
+"""The peer: a GPT-2 in plain PyTorch, as one would write it who wants it short and fast; `plain_neox.py` is Pythia's.
 
 Its weights are megatron-core's under other names (`copy_weights`), so that both trainers can be seen to do the same
 work. Shapes: B samples, S tokens, H hidden, N heads, D head dimension, V vocabulary.
@@ -7,13 +7,11 @@ work. Shapes: B samples, S tokens, H hidden, N heads, D head dimension, V vocabu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from contextlm.config.schema import Config
 
 
 class Block(nn.Module):
@@ -26,9 +24,13 @@ class Block(nn.Module):
         self.qkv, self.projection = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
         self.up, self.down = nn.Linear(hidden, 4 * hidden), nn.Linear(4 * hidden, hidden)
 
+    def by_head(self, x_BSH: Tensor) -> Tensor:
+        """Queries, keys and values of the normed states, [3, B, N, S, D]."""
+        return self.qkv(self.norm1(x_BSH)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
     def forward(self, x_BSH: Tensor) -> Tensor:
         """Token states in and out, [B, S, H]."""
-        q_BNSD, k_BNSD, v_BNSD = self.qkv(self.norm1(x_BSH)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q_BNSD, k_BNSD, v_BNSD = self.by_head(x_BSH)
         attended_BNSD = F.scaled_dot_product_attention(q_BNSD, k_BNSD, v_BNSD, is_causal=True)
         x_BSH = x_BSH + self.projection(attended_BNSD.transpose(1, 2).flatten(2))
         return x_BSH + self.down(F.gelu(self.up(self.norm2(x_BSH)), approximate="tanh"))
@@ -49,44 +51,16 @@ class PlainGPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, inputs_BS: Tensor, labels_BS: Tensor) -> Tensor:
-        """The mean loss."""
+    def logits(self, inputs_BS: Tensor) -> Tensor:
+        """Of every token, [B, S, V]."""
         x_BSH = self.tokens(inputs_BS) + self.positions.weight[: inputs_BS.shape[1]]
         for block in self.blocks:
             x_BSH = block(x_BSH)
-        logits_BSV = F.linear(self.norm(x_BSH), self.tokens.weight)
-        return F.cross_entropy(logits_BSV.flatten(0, 1), labels_BS.flatten())
+        return F.linear(self.norm(x_BSH), self.tokens.weight)
 
-
-class PlainTrainer:
-    """One iteration after the other: accumulate, clip, AdamW, with the settings of `config`."""
-
-    def __init__(self, config: Config, vocab_size: int) -> None:
-        model, settings = config.model, config.optimizer
-        sizes = (model.num_layers, model.hidden_size, model.num_attention_heads, model.seq_length)
-        self.model = PlainGPT(*sizes, model.padded_vocab_size(vocab_size, 1))
-        self.clip = settings.clip_grad
-        matrices = [parameter for parameter in self.model.parameters() if parameter.dim() == 2]
-        vectors = [parameter for parameter in self.model.parameters() if parameter.dim() == 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=settings.lr,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            eps=settings.adam_eps,
-            fused=True,
-        )
-
-    def step(self, batches: Iterable[Tensor], num_microbatches: int) -> Tensor:
-        """One iteration over micro-batches [B, S + 1]; returns its mean loss."""
-        total = torch.zeros(())
-        self.optimizer.zero_grad()
-        for tokens in batches:
-            loss = self.model(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()) / num_microbatches
-            loss.backward()
-            total += loss.detach()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip, foreach=True)
-        self.optimizer.step()
-        return total
+    def forward(self, inputs_BS: Tensor, labels_BS: Tensor) -> Tensor:
+        """The mean loss."""
+        return F.cross_entropy(self.logits(inputs_BS).flatten(0, 1), labels_BS.flatten())
 
 
 _NAMES = {
@@ -99,14 +73,19 @@ _NAMES = {
 }
 
 
-def copy_weights(model: PlainGPT, theirs: Mapping[str, Tensor]) -> None:
-    """Give the model the weights of megatron-core's GPT, which orders queries, keys and values head by head."""
-    state = {
-        "tokens.weight": theirs["embedding.word_embeddings.weight"],
-        "positions.weight": theirs["embedding.position_embeddings.weight"],
-        "norm.weight": theirs["decoder.final_layernorm.weight"],
-        "norm.bias": theirs["decoder.final_layernorm.bias"],
-    }
+_OUTER_NAMES = {
+    "tokens.weight": "embedding.word_embeddings.weight",
+    "positions.weight": "embedding.position_embeddings.weight",
+    "norm.weight": "decoder.final_layernorm.weight",
+    "norm.bias": "decoder.final_layernorm.bias",
+    "output.weight": "output_layer.weight",
+}
+
+
+def copy_weights(model: Any, theirs: Mapping[str, Tensor]) -> None:
+    """Give a peer the weights of megatron-core's GPT, which orders queries, keys and values head by head."""
+    wanted = model.state_dict()
+    state = {ours: theirs[name] for ours, name in _OUTER_NAMES.items() if ours in wanted}
     for number, block in enumerate(model.blocks):
         for ours, name in _NAMES.items():
             for kind in ("weight", "bias"):

@@ -23,7 +23,8 @@ from contextlm.config.schema import Config
 from contextlm.data.datasets import build_datasets
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.parallel import runtime
-from plain_gpt import PlainTrainer, copy_weights
+from plain_gpt import copy_weights
+from plain_trainer import PlainTrainer
 
 PEER, PLAIN, CONTEXT = "PyTorch", "plain", "ContextLM"
 

@@ -1,12 +1,15 @@
-"""Models to examine: random weights, the gate open, as checkpoints and as Hugging Face folders."""
+"""Models to examine: random weights, the gate open, as checkpoints and as Hugging Face folders; and benchmarks."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from tests.cli.programs import ROOT
 from tests.distributed.conversion_cases import export, save_random
 from tests.distributed.pool import Pool
 
@@ -36,3 +39,14 @@ def model_folder(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return made[kind, exported]
 
     return folder
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a file of benchmarks/, whose files know each other by their own names."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import random
-from types import ModuleType
 
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from tests.cli.programs import ROOT, run
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """Imports a file of benchmarks/, whose files know each other by their own names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return load
 
 
 def cells(output: str, heading: str) -> dict[str, list[str]]:

@@ -104,7 +104,8 @@ def updates(gradient_type: str, weight_type: str | None) -> tuple[dict[str, floa
         kernel.update(step, scale, no, betas=(0.9, 0.95), **settings)
         scaled = [gradient.float() * scale for gradient in gradients]
         more: dict[str, Any] = {"beta1": 0.9, "beta2": 0.95, "amsgrad": False, "maximize": False}
-        torch._fused_adamw_(copies[0], scaled, *copies[1:], [], [step] * len(sizes), **settings, **more)
+        steps = [step] * len(sizes)
+        torch._fused_adamw_(copies[0], scaled, copies[1], copies[2], [], steps, **settings, **more)
     found = {
         kind: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
         for kind, ours, theirs in zip(("master", "exp_avg", "exp_avg_sq"), (masters, *moments), copies, strict=True)

@@ -1,0 +1,113 @@
+"""The peer of `gpu.py`: plain PyTorch as fast as we can write it.
+
+bf16 weights with fp32 masters, the whole model compiled as one graph with its loss, one-kernel AdamW that clips and
+writes the bf16 weights (the trainer's own kernel), tokens that lie on the GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contextlm.config.compile_unit import replays
+from contextlm.config.schema import Config
+from gpu_trainers import Step, vocab_size
+from plain_trainer import plain_model
+
+BATCHES = 8
+KEPT_KERNELS = 8  # as our trainer keeps
+
+
+@contextlib.contextmanager
+def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[Step]:
+    """One iteration of the peer of a plain configuration.
+
+    Args:
+        our_loss: the loss by our kernels behind the graph, instead of the compiler's inside it.
+    """
+    gpt = plain_model(config, vocab_size(config)).to(process.device, torch.bfloat16)
+    # Where ours has its kernels launched together, so does the peer.
+    mode = "reduce-overhead" if replays(config, 1, on_cuda=True) else None
+    compiled = torch.compile(gpt.logits if our_loss else gpt, fullgraph=True, dynamic=False, mode=mode)
+    forward = _with_our_loss(compiled) if our_loss else compiled
+    update = _Update(gpt, config.optimizer)
+    shape = (BATCHES, config.training.micro_batch_size, config.model.seq_length + 1)
+    tokens = torch.randint(0, vocab_size(config), shape, device=process.device)
+    inputs, labels = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
+    count = 0
+
+    def step() -> Tensor:
+        nonlocal count
+        loss = forward(inputs[count % BATCHES], labels[count % BATCHES])
+        loss.backward()
+        update()
+        count += 1
+        return loss.detach()
+
+    yield step
+
+
+def _with_our_loss(logits: Any) -> Any:
+    """The mean loss by our kernels."""
+    from contextlm.megatron.fused_loss import token_losses  # Triton comes with CUDA
+
+    def forward(inputs_BS: Tensor, labels_BS: Tensor) -> Tensor:
+        logits_NV = logits(inputs_BS).flatten(0, 1)
+        group = torch.distributed.group.WORLD
+        assert group is not None
+        return token_losses(logits_NV, labels_BS.flatten(), 0, logits_NV.shape[1], group).mean()
+
+    return forward
+
+
+class _Update:
+    """Norm, clip and AdamW over bf16 gradients, with fp32 master weights; no decay for vectors."""
+
+    def __init__(self, gpt: nn.Module, settings: Any) -> None:
+        self.settings = settings
+        parameters = list(gpt.parameters())
+        self.groups = [
+            ([p for p in parameters if p.dim() == 2], settings.weight_decay),
+            ([p for p in parameters if p.dim() == 1], 0.0),
+        ]
+        self.masters = {p: p.detach().float() for p in parameters}
+        self.moments = {p: (torch.zeros_like(m), torch.zeros_like(m)) for p, m in self.masters.items()}
+        self.step = torch.zeros(1, device=parameters[0].device)
+        self.never = torch.zeros_like(self.step)
+        self.kernels: dict[tuple[int, ...], list[Any]] = {}
+        self.blocks: list[Any] = []
+
+    def __call__(self) -> None:
+        settings = self.settings
+        gradients = {p: p.grad for p in self.masters if p.grad is not None}
+        assert len(gradients) == len(self.masters)
+        norms = torch._foreach_norm(list(gradients.values()), dtype=torch.float32)
+        scale = (settings.clip_grad / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+        self.step += 1
+        betas = (settings.adam_beta1, settings.adam_beta2)
+        for kernel, (_, decay) in zip(self._kernels(gradients), self.groups, strict=True):
+            kernel.update(self.step, scale, self.never, settings.lr, betas, settings.adam_eps, decay)
+        for p in self.masters:
+            p.grad = None
+
+    def _kernels(self, gradients: dict[nn.Parameter, Tensor]) -> list[Any]:
+        """Of each group; the allocator gives gradients the same few places again and again."""
+        from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks, Parameter  # Triton comes with CUDA
+
+        if not self.blocks:
+            self.blocks = [Blocks([p.numel() for p in group], group[0].device) for group, _ in self.groups]
+        places = tuple(gradient.data_ptr() for gradient in gradients.values())
+        if places not in self.kernels:
+            if len(self.kernels) >= KEPT_KERNELS:
+                self.kernels.clear()
+            self.kernels[places] = [
+                AdamWKernel(
+                    [Parameter(gradients[p], self.masters[p], *self.moments[p], p.detach()) for p in group], blocks
+                )
+                for (group, _), blocks in zip(self.groups, self.blocks, strict=True)
+            ]
+        return self.kernels[places]
