@@ -1,8 +1,9 @@
 """What the kernels of a profile are, and how much each has to do: its operations, or the bytes it must move.
 
 A trace of torch's profiler says for each kernel which operation launched it, and the shapes that this had. The
-compiler's kernels are told of with the tensors that they take. Each tensor counts as moved once: that is the least,
-so a share of the roofline is never too low. Where nothing is known nothing is said.
+kernels of the compiler, and of ours those in its graphs, are told of with their tensors. Each tensor counts as moved
+once and whole; a kernel that reads a part of one, or reads it twice, is off by that. Where nothing is known nothing is
+said.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def bytes_of(run: Mapping[str, Any], operation: Mapping[str, Any]) -> float | No
     if "bytes" in run["args"]:
         return None if "HtoD" in run["name"] or "DtoH" in run["name"] else 2.0 * run["args"]["bytes"]
     name = operation.get("name", "")
-    is_compilers = name.startswith("triton_") and "embedding" not in name  # a table is not read whole
-    if not (is_compilers or name in ("aten::copy_", "aten::fill_", "aten::zero_")):
+    is_tritons = name.startswith(("triton_", run["name"])) and "embedding" not in name  # a table is not read whole
+    if not (is_tritons or name in ("aten::copy_", "aten::fill_", "aten::zero_")):
         return None
     shapes, types = _shapes(operation), operation["args"].get("Input type", ())
     sizes = (math.prod(shape) * _BYTES.get(kind, 0) for shape, kind in zip(shapes, types, strict=False) if shape)

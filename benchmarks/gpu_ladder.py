@@ -24,7 +24,7 @@ SECONDS = 6.0  # of a window
 
 
 class Sizes(NamedTuple):
-    """What the bytes follow from."""
+    """What the bytes follow from; `joins`: 1 where nothing is rotated, else 0."""
 
     tokens: int
     layers: int
@@ -32,6 +32,7 @@ class Sizes(NamedTuple):
     scores: int  # of one layer's attention
     logits: int
     parameters: int
+    joins: int
 
     @classmethod
     def of(cls, config: Config) -> Sizes:
@@ -40,7 +41,8 @@ class Sizes(NamedTuple):
         tokens = model.seq_length * batch
         scores = tokens * model.seq_length * model.num_attention_heads
         logits = tokens * model.padded_vocab_size(vocab_size(config), 1)
-        return cls(tokens, model.num_layers, model.hidden_size, scores, logits, num_parameters(config))
+        joins = int(model.position_embedding_type != "rope")
+        return cls(tokens, model.num_layers, model.hidden_size, scores, logits, num_parameters(config), joins)
 
 
 class Rung(NamedTuple):
@@ -121,6 +123,18 @@ def _biases_apart() -> Iterator[None]:
     with (
         mock.patch.object(ColumnLinear, "forward", ColumnParallelLinear.forward),
         mock.patch.object(RowLinear, "forward", RowParallelLinear.forward),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _biases_summed_apart() -> Iterator[None]:
+    from contextlm.megatron import gelu
+    from contextlm.model import self_attention
+
+    with (
+        mock.patch.object(gelu, "leaves_bias_gradient", lambda *_: False),
+        mock.patch.object(self_attention, "leaves_bias_gradient", lambda *_: False),
     ):
         yield
 
@@ -213,5 +227,11 @@ _RUNGS = (
         lambda s: 8.0 * s.hidden * s.tokens * s.layers,
         "the norm at each layer's begin, 8 H a token; without Python between layers",
         {"compile": "layer"},
+    ),
+    Rung(
+        "biases' gradients on the way",
+        _biases_summed_apart,
+        lambda s: (16.0 + 6.0 * s.joins) * s.hidden * s.tokens * s.layers,
+        "GELU's input and gradient read again, 16 H; where nothing is rotated those of q, k and v, 6 H",
     ),
 )
