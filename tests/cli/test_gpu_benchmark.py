@@ -75,7 +75,7 @@ def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, ba
     assert found == pytest.approx(reference, abs=1e-4) and abs(found[8] - found[0]) > 0.02
 
 
-@pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
+@pytest.mark.parametrize("backbone", ["gpt2", pytest.param("pythia", marks=pytest.mark.full)])
 def test_the_bottom_of_the_ladder_does_the_same_work(benchmark, backbone):
     ladder = benchmark("gpu_ladder")
 
@@ -116,6 +116,7 @@ class FakeBench:
         monkeypatch.setattr(self.turns, "allocated", lambda: self.used)
         monkeypatch.setattr(self.turns, "peak_allocated", lambda: self.used + 5 * GIB)
         monkeypatch.setattr(self.turns, "forget_all", lambda: self.log.append("|"))
+        monkeypatch.setattr(self.turns, "free", lambda: None)
         monkeypatch.setattr(self.turns.torch.cuda, "is_available", lambda: False)
 
     @contextlib.contextmanager
@@ -325,6 +326,7 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     monkeypatch.setattr(bench, "peer", lambda *_, **__: contextlib.nullcontext(lambda: None))
     monkeypatch.setattr(gpu, "ceilings", lambda device: benchmark("gpu_ceilings").Ceilings(1e12, 1e9))
     monkeypatch.setattr(bench, "WARM_UP", 1)
+    monkeypatch.setattr("contextlm.data.loader.POLL_SECONDS", 0.01)  # a loader that is closed ends at once
     monkeypatch.setattr(benchmark("gpu_loop"), "ROUNDS", 1)
 
     words = ["--model", f"{family}:2", "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
