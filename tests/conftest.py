@@ -17,9 +17,9 @@ GPUS = os.environ.setdefault("GPUS_OF_TESTS", os.environ.get("CUDA_VISIBLE_DEVIC
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def layout() -> Iterator[object]:
-    """A layout of this process alone, for models that are built in the test process.
+    """A layout of this process alone, for models that are built in the test process; the next file may have its own.
 
     It installs the CPU runtime where CUDA is absent, so `torch.cuda` answers for the CPU from then on.
     """

@@ -27,7 +27,6 @@ from contextlm.model.layers import (
     ParallelResidualLayerWithContext,
     TransformerLayerWithContext,
 )
-from contextlm.model.self_attention import UnrotatedSelfAttention
 from contextlm.model.transformer_config import build_transformer_config
 
 
@@ -79,8 +78,7 @@ def _block_spec(
     """The layers of this part; the one that begins the token decoder carries the context head."""
     backend = choose_backend(config.model.transformer_impl, config.half_precision, config.fp8)
     within_documents = config.data.reset_position_ids or config.data.reset_attention_mask
-    rotates = config.model.position_embedding_type == "rope"
-    plain = layer_spec(backend, config.model.parallel_residual, within_documents, rotates)
+    plain = layer_spec(backend, config.model.parallel_residual, within_documents)
     first = get_transformer_layer_offset(transformer_config, vp_stage, pipeline_rank)
     layers = [plain] * get_num_layers_to_build(transformer_config, vp_stage, pipeline_rank)
     index = config.encoder_layers - first
@@ -95,16 +93,13 @@ def _block_spec(
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=backend.layer_norm())
 
 
-def layer_spec(
-    backend: BackendSpecProvider, parallel_residual: bool, within_documents: bool = False, rotates: bool = True
-) -> ModuleSpec:
+def layer_spec(backend: BackendSpecProvider, parallel_residual: bool, within_documents: bool = False) -> ModuleSpec:
     """One plain layer; its checkpoint keys are the same for every backend.
 
     Args:
         backend: gives the classes; Transformer Engine's fuse each norm into the linear layer behind it.
         parallel_residual: GPT-NeoX's layer in place of GPT-2's.
         within_documents: the layers are told where documents begin, which no attention but ours understands.
-        rotates: positions rotate queries and keys.
     """
     fused = backend.fuse_layernorm_and_linear()
     norm = IdentityOp if fused else backend.layer_norm()
@@ -114,7 +109,7 @@ def layer_spec(
         submodules=TransformerLayerSubmodules(
             input_layernorm=norm,
             self_attention=ModuleSpec(
-                module=SelfAttention if rotates else UnrotatedSelfAttention,
+                module=SelfAttention,
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=SelfAttentionSubmodules(
                     linear_qkv=after_norm,

@@ -78,7 +78,7 @@ def memory_of_gpu() -> int:
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
 
 
-def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
+def waits(values: dict[str, Any], planted: bool = False, settled: int = 0) -> list[str]:
     """Train 12 iterations with a log line after each 6; what CUDA says of waits between log lines, one for each.
 
     Of `torch.cuda.synchronize` CUDA says nothing, so its calls are added.
@@ -86,6 +86,7 @@ def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
     Args:
         values: of the configuration.
         planted: fetch the loss of each iteration.
+        settled: iterations that do not count; CUDA graphs are made in the second.
     """
     import warnings
     from unittest import mock
@@ -94,7 +95,7 @@ def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
 
     def step(run: Any, batches: Any) -> Any:
         done = run.progress.iteration
-        torch.cuda.set_sync_debug_mode("warn" if done % 6 else "default")
+        torch.cuda.set_sync_debug_mode("warn" if done % 6 and done >= settled else "default")
         result = original(run, batches)
         if planted:
             result.loss.item()
@@ -104,8 +105,9 @@ def waits(values: dict[str, Any], planted: bool = False) -> list[str]:
     def synchronize(*arguments: Any) -> None:
         if torch.cuda.get_sync_debug_mode():
             asked.append("torch.cuda.synchronize")
+        wait(*arguments)
 
-    original, asked = train.train_step, list[str]()
+    original, asked, wait = train.train_step, list[str](), torch.cuda.synchronize
     given = {"train_iters": 12, "log_interval": 6, "eval_iters": 0, "micro_batch_size": 2, "clip_grad": 0.5}
     with small_run("gpt2", **(given | values)) as run, mock.patch.object(train, "train_step", step):
         with warnings.catch_warnings(record=True) as caught, mock.patch.object(torch.cuda, "synchronize", synchronize):

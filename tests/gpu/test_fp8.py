@@ -55,7 +55,9 @@ def test_nothing_is_compiled_twice(gpu_pool: Pool, unit: str) -> None:
 
 @pytest.mark.parametrize("unit", ["off", "model"])
 def test_the_host_waits_for_nothing(gpu_pool: Pool, unit: str) -> None:
-    assert gpu_pool.run(cases.waits, 1, values=EIGHT_BITS | {"compile": unit, "global_batch_size": 4}) == [[]]
+    assert gpu_pool.run(cases.waits, 1, values=EIGHT_BITS | {"compile": unit, "global_batch_size": 4}, settled=6) == [
+        []
+    ]
 
 
 @pytest.mark.parametrize(("what", "reason"), [("loss", NAN_LOSS), ("gradient", NAN_NORM)])

@@ -1,5 +1,6 @@
-"""What follows a product gives its bias the gradient, on CUDA alone: GELU (contextlm/megatron/gelu.py) and the heads of
-attention (contextlm/model/self_attention.py). The kernels are torch's here; tests/gpu has ours.
+"""GELU gives the bias before it its gradient, on CUDA alone (contextlm/megatron/gelu.py).
+
+The kernel is torch's here; tests/gpu has ours.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import torch
 from tests.small_configs import BACKBONES, small_config
 from tests.unit.model.forward import run, token_ids
 
-# Four layers and two of the predictor; rotated heads keep megatron-core's way.
-KERNELS = {"gpt2": ["tanh", "heads"] * 6, "pythia": ["none"] * 6}
+# Four layers and two of the predictor.
+KERNELS = {"gpt2": ["tanh"] * 6, "pythia": ["none"] * 6}
 
 
 @pytest.fixture
 def kernels(layout, monkeypatch) -> list[str]:
-    """Stands in for the kernels, which need CUDA; what was asked of them, if no compiler asked."""
+    """Stands in for the kernel, which needs CUDA; what was asked of them, if no compiler asked."""
     calls: list[str] = []
 
     def gelu_backward(gradient, before, approximate):
@@ -28,27 +29,18 @@ def kernels(layout, monkeypatch) -> list[str]:
         found = torch.ops.aten.gelu_backward(gradient, before, approximate=approximate)
         return found, found.flatten(0, -2).sum(0)
 
-    def join_heads(query, key, value):
-        if not torch.compiler.is_compiling():
-            calls.append("heads")
-        joined = torch.stack((query, key, value), dim=-2).flatten(2)
-        return joined, joined.sum((0, 1))
-
-    for name, function in (("gelu_kernel", gelu_backward), ("heads_kernel", join_heads)):
-        module = ModuleType(f"contextlm.megatron.{name}")
-        module.__dict__[function.__name__] = function
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    module = ModuleType("contextlm.megatron.gelu_kernel")
+    module.__dict__["gelu_backward"] = gelu_backward
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
 
 
 def pretend_cuda(monkeypatch) -> None:
     """From now on a CPU's tensors go the way of CUDA's."""
     from contextlm.megatron import gelu
-    from contextlm.model import self_attention
     from contextlm.model.linear import leaves_bias_gradient
 
-    for module in (gelu, self_attention):
-        monkeypatch.setattr(module, "leaves_bias_gradient", lambda layer, is_cuda: leaves_bias_gradient(layer, True))
+    monkeypatch.setattr(gelu, "leaves_bias_gradient", lambda layer, is_cuda: leaves_bias_gradient(layer, True))
 
 
 def loss_and_gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -70,14 +62,6 @@ def test_gradients_of_gelu_are_the_derivatives(kernels, approximate):
     torch.manual_seed(1)
     assert torch.autograd.gradcheck(linear_gelu, (random(3, 2, 4), random(5, 4), random(5), approximate))
     assert set(kernels) == {approximate}
-
-
-def test_gradients_of_heads_are_the_derivatives(kernels):
-    from contextlm.model.self_attention import linear_heads
-
-    torch.manual_seed(1)
-    assert torch.autograd.gradcheck(linear_heads, (random(3, 2, 4), random(12, 4), random(12), 2))
-    assert set(kernels) == {"heads"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -110,8 +94,8 @@ def test_a_layer_is_one_graph(build, kernels, monkeypatch):
     torch._dynamo.reset()
     torch.testing.assert_close(*found)
     (graph,) = graphs
-    assert sum("autograd_function_apply" in str(node.target) for node in graph.graph.nodes) == 2
-    assert kernels == ["tanh", "heads"]  # the layer by itself; the compiler has its own
+    assert sum("autograd_function_apply" in str(node.target) for node in graph.graph.nodes) == 1
+    assert kernels == ["tanh"]  # the layer by itself; the compiler has its own
 
 
 def test_what_leaves_its_bias_to_megatron_core(build, monkeypatch):
