@@ -54,8 +54,8 @@ def test_gradients_need_no_buffer(gpu_pool: Pool, values: dict) -> None:
     assert (
         np.allclose(with_buffer["norm"][0], without["norm"][0], rtol=1e-5) and min(without["norm"]) > 0.5
     )  # and clips
-    assert np.allclose(with_buffer["norm"], without["norm"], rtol=1e-3)
-    assert np.allclose(with_buffer["loss"], without["loss"], rtol=1e-4)
+    assert np.allclose(with_buffer["norm"], without["norm"], rtol=1e-2)  # five updates later
+    assert np.allclose(with_buffer["loss"], without["loss"], rtol=1e-3)
     assert len(set(without["loss"])) == 5
 
 
