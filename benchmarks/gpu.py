@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--windows", type=int, default=3, help="of each trainer, in turns; 0 for the extras alone [3]")
     parser.add_argument("--minutes", type=float, default=9.0, help="nothing runs after these; see what is missing [9]")
     parser.add_argument("--our-loss", action="store_true", help="PyTorch with our loss kernels too")
+    parser.add_argument("--fp8", action="store_true", help="plain with products in 8 bits too")
     parser.add_argument("--recompute", action="store_true", help="ours with full recomputation too, one window each")
     parser.add_argument(
         "--profile",

@@ -26,6 +26,7 @@ from gpu_trainers import (
     PEER_OUR_LOSS,
     PLAIN,
     PLAIN_AGAIN,
+    PLAIN_FP8,
     Step,
     Subject,
     build_run,
@@ -103,7 +104,8 @@ def measure_all(bench: Bench) -> None:
 
 def windows(options: argparse.Namespace) -> dict[str, int]:
     """The trainers of a call, and how many windows each is to have."""
-    wanted = dict.fromkeys((PLAIN, CONTEXT, PEER, *((PEER_OUR_LOSS,) if options.our_loss else ())), options.windows)
+    extra = [name for name, asked in ((PEER_OUR_LOSS, options.our_loss), (PLAIN_FP8, options.fp8)) if asked]
+    wanted = dict.fromkeys((PLAIN, PEER, CONTEXT, *extra), options.windows)
     return wanted | dict.fromkeys((PLAIN_AGAIN, CONTEXT_AGAIN) if options.recompute else (), min(1, options.windows))
 
 

@@ -24,8 +24,21 @@ from trainers import RandomTokens
 PLAIN, CONTEXT, PEER = "plain", "ContextLM", "PyTorch"
 PEER_OUR_LOSS = "PyTorch, our loss"
 PLAIN_AGAIN, CONTEXT_AGAIN = "plain, recomputed", "ContextLM, recomputed"
-AGAINST = {PLAIN: PEER, CONTEXT: PLAIN, PEER_OUR_LOSS: PEER, PLAIN_AGAIN: PLAIN, CONTEXT_AGAIN: CONTEXT}
-_RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+PLAIN_FP8 = "plain, fp8"
+AGAINST = {
+    PLAIN: PEER,
+    CONTEXT: PLAIN,
+    PEER_OUR_LOSS: PEER,
+    PLAIN_AGAIN: PLAIN,
+    CONTEXT_AGAIN: CONTEXT,
+    PLAIN_FP8: PLAIN,
+}
+_RECOMPUTED: dict[str, Any] = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+_MORE: dict[str, dict[str, Any]] = {
+    PLAIN_AGAIN: _RECOMPUTED,
+    CONTEXT_AGAIN: _RECOMPUTED,
+    PLAIN_FP8: {"fp8_format": "hybrid", "fp8_recipe": "tensorwise"},
+}
 
 Step = Callable[[], object]
 """One iteration; nobody waits for the device."""
@@ -52,10 +65,8 @@ class Subject(NamedTuple):
             "split": "100,0,0",
             "eval_iters": 0,
         }
-        again = _RECOMPUTED if trainer in (PLAIN_AGAIN, CONTEXT_AGAIN) else {}
-        return build(
-            chosen["model"] | chosen["optimizer"] | chosen.get("context", {}) | settings | again | values, None
-        )
+        context, more = chosen.get("context", {}), _MORE.get(trainer, {})
+        return build(chosen["model"] | chosen["optimizer"] | context | settings | more | values, None)
 
 
 def subject(text: str) -> Subject:
