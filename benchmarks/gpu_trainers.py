@@ -33,7 +33,11 @@ AGAINST = {
     CONTEXT_AGAIN: CONTEXT,
     PLAIN_FP8: PLAIN,
 }
-_RECOMPUTED: dict[str, Any] = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+_RECOMPUTED: dict[str, Any] = {
+    "recompute_granularity": "full",
+    "recompute_method": "uniform",
+    "recompute_num_layers": 1,
+}
 _MORE: dict[str, dict[str, Any]] = {
     PLAIN_AGAIN: _RECOMPUTED,
     CONTEXT_AGAIN: _RECOMPUTED,

@@ -19,13 +19,17 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from contextlm.megatron.rewrite import SourceChanged
-from contextlm.model.linear import leaves_bias_gradient
 
 _stock = MLP.forward
 _PIECES = (
     "intermediate_parallel, bias_parallel = self.linear_fc1(hidden_states)",
     "output, output_bias = self.linear_fc2(intermediate_parallel)",
 )
+
+
+def leaves_bias_gradient(layer: torch.nn.Module, is_cuda: bool) -> bool:
+    """Whether what follows a layer may give its bias the gradient, in a kernel for CUDA; `model/linear.py` has such."""
+    return is_cuda and getattr(layer, "is_torchs_product", False)
 
 
 def linear_gelu(input_: Tensor, weight: Tensor, bias: Tensor, approximate: str) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from torch import Tensor
-from torch.nn import Module
 from torch.nn.functional import linear
 
 
@@ -24,10 +23,10 @@ class ColumnLinear(ColumnParallelLinear):
             return super().forward(input_, weight, runtime_gather_output)
         return linear(input_, self.weight if weight is None else weight, self.bias), None
 
-
-def leaves_bias_gradient(layer: Module, is_cuda: bool) -> bool:
-    """Whether what follows a layer may give its bias the gradient, in a kernel for CUDA: the product is torch's."""
-    return is_cuda and type(layer) is ColumnLinear and layer.tp_group.size() == 1 and layer.bias is not None
+    @property
+    def is_torchs_product(self) -> bool:
+        """Whether all that happens is torch's product, which adds a bias."""
+        return type(self) is ColumnLinear and self.tp_group.size() == 1 and self.bias is not None
 
 
 class RowLinear(RowParallelLinear):

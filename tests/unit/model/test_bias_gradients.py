@@ -38,9 +38,9 @@ def kernels(layout, monkeypatch) -> list[str]:
 def pretend_cuda(monkeypatch) -> None:
     """From now on a CPU's tensors go the way of CUDA's."""
     from contextlm.megatron import gelu
-    from contextlm.model.linear import leaves_bias_gradient
 
-    monkeypatch.setattr(gelu, "leaves_bias_gradient", lambda layer, is_cuda: leaves_bias_gradient(layer, True))
+    leaves = gelu.leaves_bias_gradient
+    monkeypatch.setattr(gelu, "leaves_bias_gradient", lambda layer, is_cuda: leaves(layer, True))
 
 
 def loss_and_gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -101,7 +101,7 @@ def test_a_layer_is_one_graph(build, kernels, monkeypatch):
 def test_what_leaves_its_bias_to_megatron_core(build, monkeypatch):
     from megatron.core.tensor_parallel import ColumnParallelLinear
 
-    from contextlm.model.linear import leaves_bias_gradient
+    from contextlm.megatron.gelu import leaves_bias_gradient
 
     layer = build(small_config("gpt2")).decoder.layers[0].mlp.linear_fc1
     assert leaves_bias_gradient(layer, True) and not leaves_bias_gradient(layer, False)
