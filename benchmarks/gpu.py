@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+import gpu_attention
 import gpu_ladder
 import gpu_loop
 import gpu_profile
@@ -102,6 +103,8 @@ def shown(bench: Bench, model: Subject) -> str:
     """Everything that is known of a model."""
     found, options, config = bench.found(model), bench.options, bench.config(model, PLAIN)
     blocks = [trainers_table(found, tuple(windows(options)), peak_tflops(bench.results["device"]))]
+    if attention := found.get("attention"):
+        blocks.append(gpu_attention.shown(attention["seconds"], attention["taken"]))
     profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT, PEER) if "profile" in found.get(name, {})}
     for name, profile in profiles.items():
         blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings)}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+import gpu_attention
 import gpu_ladder
 import gpu_loop
 import gpu_profile
@@ -93,6 +94,7 @@ def started(options: argparse.Namespace, results: dict[str, Any], keep: Callable
 def measure_all(bench: Bench) -> None:
     """All that was asked for, as far as the minutes go: trainers and profiles of every model first."""
     for model in bench.options.model:
+        measure_attention(bench, model)
         measure_trainers(bench, model)
     for model in bench.options.model:
         if bench.options.ladder:
@@ -100,6 +102,18 @@ def measure_all(bench: Bench) -> None:
     for model in bench.options.model:
         for trainer in bench.options.loop:
             measure_loop(bench, model, trainer)
+
+
+def measure_attention(bench: Bench, model: Subject) -> None:
+    """The attention kernels at a model's shape, which takes a second."""
+    found, config, device = bench.found(model), bench.config(model, PLAIN), bench.process.device
+    if "attention" not in found:
+        found["attention"] = {
+            "seconds": gpu_attention.attention_seconds(config, device),
+            "taken": gpu_attention.taken(config, device),
+        }
+        bench.keep()
+        forget_all()
 
 
 def windows(options: argparse.Namespace) -> dict[str, int]:

@@ -341,6 +341,17 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     assert capsys.readouterr().out.splitlines()[2:] == shown.splitlines()[2:]
 
 
+def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeypatch):
+    attention = benchmark("gpu_attention")
+    config = small_config("gpt2", seq_length=16, micro_batch_size=2)
+    seconds = attention.attention_seconds(config, torch.device("cpu"))
+    assert "flash" in seconds and "cudnn" not in seconds  # the CPU's is called so too
+    assert attention.taken(config, torch.device("cpu")) in {"flash", "math"}
+    first, second = attention.shown({"flash": 3e-3, "cudnn": 2e-3}, "cudnn").splitlines()[1:]
+    assert first.split(maxsplit=3) == ["cudnn", "2.000", "1.00", "torch's choice"]
+    assert second.split() == ["flash", "3.000", "1.50"]
+
+
 def test_ceilings_are_measured(benchmark):
     rates = benchmark("gpu_ceilings").ceilings(torch.device("cpu"), edge=16, seconds=0.01)
     assert rates.flops_per_second > 0 and rates.bytes_per_second > 0
