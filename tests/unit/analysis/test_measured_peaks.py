@@ -38,6 +38,11 @@ PEAKS = (
     # The benchmark's plain PyTorch, whose gradients stay where autograd leaves them, and whose loss is compiled.
     Measured("2026-11-26", "H100", PLAIN, UNBUFFERED, 14.1),
     Measured("2026-11-26", "H100", WIDE, UNBUFFERED, 17.4),
+    # benchmarks/gpu.py: our own, plain and with the head.
+    Measured("2026-11-26", "H200", PLAIN, UNBUFFERED, 14.07),
+    Measured("2026-11-26", "H200", PLAIN.replace("gpt2", "contextlm-gpt2"), UNBUFFERED, 14.66),
+    Measured("2026-11-26", "H200", "--model gpt2-1.5b --micro-batch-size 16", UNBUFFERED, 59.97),
+    Measured("2026-11-26", "H200", "--model contextlm-gpt2-1.5b --micro-batch-size 16", UNBUFFERED, 61.06),
 )
 
 
