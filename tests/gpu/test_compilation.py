@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.distributed.causality_cases import leaks
 from tests.distributed.pool import Pool
+from tests.distributed.resume_cases import train
 from tests.gpu import cases, compile_cases
 from tests.small_configs import BACKBONES
 
@@ -57,6 +61,20 @@ def test_gradients_need_no_buffer(gpu_pool: Pool, values: dict) -> None:
     assert np.allclose(with_buffer["norm"], without["norm"], rtol=1e-2)  # five updates later
     assert np.allclose(with_buffer["loss"], without["loss"], rtol=1e-3)
     assert len(set(without["loss"])) == 5
+
+
+@pytest.mark.parametrize("values", [{}, {"use_distributed_optimizer": False}, {"compile": "model"}], ids=str)
+def test_a_run_without_a_buffer_continues(gpu_pool: Pool, tmp_path: Path, values: dict) -> None:
+    given = {"bf16": True, "micro_batch_size": 2, "global_batch_size": 2, "lr": 1e-2, "train_iters": 6} | values
+
+    def losses(folder: str, steps: int, **arguments: str) -> list[float]:
+        return gpu_pool.run(train, 1, folder=str(tmp_path / folder), steps=steps, values=given, **arguments)[0]
+
+    whole, begun = losses("whole", 6), losses("stopped", 3)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "forgetful")
+    continued = begun + losses("stopped", 3)
+    forgetful = begun + losses("forgetful", 3, forget_moments="")
+    assert np.allclose(continued, whole, rtol=1e-3) and not np.allclose(forgetful, whole, rtol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [2, 6])
