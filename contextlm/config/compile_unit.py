@@ -62,27 +62,27 @@ def _not_compiled(config: Config, data_parallel_size: int) -> list[str]:
 
 def _against_any(config: Config) -> list[str]:
     model, parallel, training, data = config.model, config.parallel, config.training, config.data
+    dropouts = {"--hidden-dropout": model.hidden_dropout, "--attention-dropout": model.attention_dropout}
+    dropped = " and ".join(f"{flag} {share:g}" for flag, share in dropouts.items() if share > 0)
+    resets = {"--reset-position-ids": data.reset_position_ids, "--reset-attention-mask": data.reset_attention_mask}
+    told_apart = " and ".join(flag for flag, is_given in resets.items() if is_given)
     reasons = {
         f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size} exchanges messages inside a layer": (
             parallel.tensor_model_parallel_size > 1
         ),
-        "--hidden-dropout and --attention-dropout draw numbers from generators that a graph cannot hold": (
-            model.hidden_dropout + model.attention_dropout > 0
-        ),
+        f"{dropped}: random numbers come from generators that a graph cannot hold": bool(dropped),
         "--recompute-granularity selective cuts a layer in pieces": training.recompute_granularity == "selective",
         "--overlap-param-gather waits for weights inside a layer": parallel.overlap_param_gather,
-        "--reset-position-ids and --reset-attention-mask give each batch another shape": (
-            data.reset_position_ids or data.reset_attention_mask
-        ),
+        f"{told_apart}: each batch has another shape": bool(told_apart),
         "--transformer-impl transformer_engine brings its own kernels": model.transformer_impl == "transformer_engine",
     }
     return [reason for reason, holds in reasons.items() if holds]
 
 
 def _against_whole(config: Config, data_parallel_size: int) -> list[str]:
-    parallel = config.parallel
+    parallel, stages = config.parallel, config.parallel.pipeline_model_parallel_size
     reasons = {
-        "a stage of a pipeline is no whole model": parallel.pipeline_model_parallel_size > 1,
+        f"--pipeline-model-parallel-size {stages} makes stages, and none is the whole model": stages > 1,
         "--recompute-granularity full computes layers again one by one": (
             config.training.recompute_granularity == "full"
         ),

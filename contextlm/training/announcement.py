@@ -10,6 +10,7 @@ from megatron.core.optimizer import Adam
 
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config.batch_ramp import samples_after
+from contextlm.config.compile_unit import replays
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.data_table import Taken, data_table
@@ -34,7 +35,6 @@ def announcement(run: Run) -> tuple[str, ...]:
     counts = count_parameters(config, run.tokenizer.vocab_size)
     head = f", {counts.context_head:,} of them in the context head" if config.context.enabled else ""
     backend = choose_backend(config.model.transformer_impl, config.half_precision, config.fp8)
-    device = run.runtime.device
     return (
         f"{config.preset or 'model'}: {counts.total:,} parameters{head}, "
         f"{config.precision}{', products of its layers in fp8' if config.fp8 else ''}, "
@@ -44,10 +44,17 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"{' at first' if config.training.rampup_batch_size else ''}",
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}{_kernel(run, backend)}, "
         f"{backend.layer_norm().__name__}{_declined(config)}, "
-        f"{_COMPILED[compiled_unit(config, run.layout.data_parallel_size, device)]}; "
-        f"optimizer {Adam.__name__} (torch {torch.__version__})",
+        f"{_compiled(run)}; optimizer {Adam.__name__} (torch {torch.__version__})",
         data_table(dict(_splits(run))),
     )
+
+
+def _compiled(run: Run) -> str:
+    """What the compiler does, and whether kernels are launched together."""
+    config, copies, device = run.config, run.layout.data_parallel_size, run.runtime.device
+    unit = compiled_unit(config, copies, device)
+    together = unit == "model" and replays(config, copies, device.type == "cuda")
+    return _COMPILED[unit] + (", its kernels launched together" if together else "")
 
 
 def _kernel(run: Run, backend: BackendSpecProvider) -> str:

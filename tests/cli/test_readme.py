@@ -93,7 +93,8 @@ def check(words: list[str], folder: Path) -> None:
         make_files(arguments, folder)
         parse(arguments[3:], {"WORLD_SIZE": arguments[1]})
     elif program == "python" and arguments[0] == "pretrain_contextlm.py":
-        assert parse(arguments[1:], {}).dry_run
+        make_files(arguments, folder)
+        parse(arguments[1:], {})
     elif program == "python" and arguments[0].startswith("tools/"):
         check_tool(arguments)
     elif program == "python" and arguments[0].startswith("benchmarks/"):

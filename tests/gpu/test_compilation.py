@@ -54,11 +54,11 @@ def test_gradients_need_no_buffer(gpu_pool: Pool, values: dict) -> None:
     (with_buffer,), (without,) = (
         gpu_pool.run(compile_cases.trained, 1, values=values, buffered=buffered) for buffered in (True, False)
     )
-    # Of the same gradients the norm adds up squares in another order; so do CUDA's atomic sums from run to run.
+    # Of the same gradients the norm adds up squares in another order; after each update more is rounded differently.
     assert (
         np.allclose(with_buffer["norm"][0], without["norm"][0], rtol=1e-5) and min(without["norm"]) > 0.5
     )  # and clips
-    assert np.allclose(with_buffer["norm"], without["norm"], rtol=1e-2)  # five updates later
+    assert np.allclose(with_buffer["norm"], without["norm"], rtol=1e-2)
     assert np.allclose(with_buffer["loss"], without["loss"], rtol=1e-3)
     assert len(set(without["loss"])) == 5
 
