@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
-from contextlm.config.compile_unit import compile_unit
+from contextlm.config.compile_unit import compile_problems, compile_unit
 from contextlm.config.schema import Config
 from contextlm.config.unbuffered import adds_nothing_up
 
@@ -29,8 +30,14 @@ class Execution(NamedTuple):
 
 
 def execution(config: Config, world_size: int, on_cuda: bool) -> Execution:
-    """That of a run of `world_size` processes, each with a GPU or without."""
-    compiled = compile_unit(config, config.data_parallel_size(world_size), on_cuda)
+    """That of a run of `world_size` processes, each with a GPU or without.
+
+    What `--compile` demands and cannot be had is left to `--compile auto`: planners try options against each other.
+    """
+    copies = config.data_parallel_size(world_size)
+    if compile_problems(config, copies):
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, compile="auto"))
+    compiled = compile_unit(config, copies, on_cuda)
     return Execution(on_cuda, compiled, not (on_cuda and adds_nothing_up(config, world_size)))
 
 

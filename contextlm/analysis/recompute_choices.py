@@ -8,7 +8,6 @@ from typing import NamedTuple
 from contextlm.analysis.execution import execution
 from contextlm.analysis.memory import RankMemory, rank_memory
 from contextlm.analysis.stage_work import stage_work
-from contextlm.config.compile_unit import compile_problems
 from contextlm.config.pipeline import stage_parts
 from contextlm.config.schema import Config
 
@@ -38,8 +37,6 @@ def compare_choices(config: Config, vocab_size: int, world_size: int) -> list[Ch
     found = []
     for name in CHOICES:
         chosen = with_choice(config, name)
-        if compile_problems(chosen, config.data_parallel_size(world_size)):  # what --compile demands goes with another
-            chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, compile="auto"))
         stages = range(config.parallel.pipeline_model_parallel_size)
         memories = [rank_memory(chosen, vocab_size, stage, world_size) for stage in stages]
         stage = max(stages, key=lambda stage: memories[stage].total)

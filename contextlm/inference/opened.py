@@ -19,6 +19,7 @@ from contextlm.config.yaml_file import load as load_config
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.data.tokenizers import load_tokenizer
 from contextlm.errors import UserError
+from contextlm.megatron.kernel_compiler import compiler_problems
 from contextlm.parallel import runtime
 
 if TYPE_CHECKING:
@@ -94,7 +95,13 @@ def _alone(saved: Config, context_control: str) -> Config:
 
 @contextlib.contextmanager
 def built(config: Config, vocab_size: int) -> Iterator[tuple[ContextLM, Layout, torch.device]]:
-    """A model with new weights in this process, without gradients; and the groups and the device it is for."""
+    """A model with new weights in this process, without gradients; and the groups and the device it is for.
+
+    Raises:
+        UserError: the kernels of a CUDA device cannot be compiled here.
+    """
+    if problems := compiler_problems():
+        raise UserError(*problems)
     with runtime.start(config.parallel) as process:
         # megatron-core's modules look at the device when they are imported.
         from contextlm.model.builder import build_model

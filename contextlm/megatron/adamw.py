@@ -92,7 +92,8 @@ class FusedAdamW(torch.optim.Optimizer):
 
     def _share_step(self, step: int | torch.Tensor) -> None:
         """Give all groups one and the same step tensor."""
-        device = next((p.device for group in self.param_groups for p in group["params"]), torch.device("cpu"))
+        devices = {p.device for group in self.param_groups for p in group["params"]}
+        device = devices.pop() if devices else torch.cuda.current_device()  # a rank's share may be padding alone
         shared = torch.zeros(1, dtype=torch.float32, device=device)
         shared += step if isinstance(step, int) else step.to(device)
         for group in self.param_groups:

@@ -28,12 +28,12 @@ def compiled_unit(config: Config, data_parallel_size: int, device: torch.device)
         UserError: it was demanded, and cannot be had with the layers that are installed here.
     """
     unit = compile_unit(config, data_parallel_size, device.type == "cuda")
-    if config.training.cuda_graphs == "on" and device.type != "cuda":
-        raise UserError("--cuda-graphs on: there is no CUDA device here; drop it")
     if isinstance(choose_backend(config.model.transformer_impl, config.half_precision, config.fp8), TorchSpecProvider):
         return unit
     if config.training.compile in ("layer", "model"):
         raise UserError(f"--compile {unit}: the layers here are Transformer Engine's; add --transformer-impl torch")
+    if config.training.cuda_graphs == "on":
+        raise UserError("--cuda-graphs on: the layers here are Transformer Engine's; add --transformer-impl torch")
     return "off"
 
 

@@ -50,7 +50,8 @@ def shares(config: Config, vocab_size: int, process: Runtime, layout: Layout) ->
     on_cuda = process.device.type == "cuda"
     memory = rank_memory(config, vocab_size, layout.pipeline_rank, process.world_size, on_cuda=on_cuda)
     place, there = _memory_of(process.device)
-    certain = memory.weights + memory.gradients + memory.optimizer
+    # Without a buffer there are none at the peak; when the backward pass ends all are there, as large as the weights.
+    certain = memory.weights + max(memory.gradients, memory.weights) + memory.optimizer
     found = [Share(place, certain, memory.total, there)] * process.world_size
     torch.distributed.all_gather_object(found, found[0])
     return together(found)

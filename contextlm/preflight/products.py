@@ -1,4 +1,4 @@
-"""Can the device here multiply numbers of 8 bits?"""
+"""Can the device here do what is asked: multiply numbers of 8 bits, launch kernels together?"""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def fp8_problems(config: Config) -> list[str]:
         f"{flag}: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, and this needs "
         f"{_LEAST[0]}.{_LEAST[1]}; drop it"
     ]
+
+
+def graph_problems(config: Config) -> list[str]:
+    """Why `--cuda-graphs on` cannot be had here."""
+    if config.training.cuda_graphs != "on" or torch.cuda.is_available():
+        return []
+    return ["--cuda-graphs on: there is no CUDA device here; drop it"]

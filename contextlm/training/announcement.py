@@ -58,9 +58,10 @@ def _compiled(run: Run) -> str:
 
 
 def _kernel(run: Run, backend: BackendSpecProvider) -> str:
-    """The attention kernel, where torch has a choice of them."""
+    """The attention kernel, where torch has a choice of them; dropout and documents have their own."""
     model, device = run.config.model, run.runtime.device
-    if device.type != "cuda" or not isinstance(backend, TorchSpecProvider):
+    told_apart = run.config.data.reset_attention_mask
+    if device.type != "cuda" or told_apart or model.attention_dropout or not isinstance(backend, TorchSpecProvider):
         return ""
     heads = model.num_attention_heads // run.config.parallel.tensor_model_parallel_size
     dtype = next(run.model[0].parameters()).dtype

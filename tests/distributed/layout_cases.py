@@ -39,6 +39,7 @@ def train(
     from contextlm.training import replicas
     from contextlm.training.optimizer import apply_schedule
     from contextlm.training.step import compute_gradients
+    from contextlm.training.update import update
 
     with small_run(backbone, **values) as run:
         load_weights(run, folder)
@@ -51,7 +52,7 @@ def train(
             if step == 0:
                 gradients = head_gradients(run)
             apply_schedule(run.config, run.optimizer, step + 1)
-            norms.append(run.optimizer.step()[1].item())
+            norms.append(update(run, loss).grad_norm.item())
             losses.append(loss.item())
         if batches is not None:
             batches.close()
@@ -66,7 +67,9 @@ def train(
 def head_gradients(run: Any) -> dict[str, np.ndarray]:
     """The whole gradient of every head parameter, by its name in a checkpoint; empty on other stages."""
     groups = run.layout.groups
-    if run.config.parallel.use_distributed_optimizer:
+    (optimizer,) = run.optimizer.chained_optimizers
+    buffered = not optimizer.optimizer.owners
+    if run.config.parallel.use_distributed_optimizer and buffered:
         for buffer in (buffer for part in run.model for buffer in part.buffers):
             for bucket in buffer.buckets:  # each data-parallel rank has reduced its own shard
                 shard = bucket.grad_data.view(groups.dp.size(), -1)[groups.dp.rank()].clone()
@@ -78,7 +81,7 @@ def head_gradients(run: Any) -> dict[str, np.ndarray]:
     for name, parameter in (entry for part in run.language_model for entry in part.named_parameters()):
         if "context_head." not in name:
             continue
-        gradient = parameter.main_grad.float() / scale
+        gradient = (parameter.main_grad if buffered else parameter.grad).float() / scale
         if getattr(parameter, "tensor_model_parallel", False) and groups.tp.size() > 1:
             parts = [torch.empty_like(gradient) for _ in range(groups.tp.size())]
             torch.distributed.all_gather(parts, gradient, group=groups.tp)

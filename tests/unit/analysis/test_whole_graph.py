@@ -84,3 +84,17 @@ def test_without_buffers_gradients_are_there_only_when_they_are_made() -> None:
     alone, buffered = (rank_memory(config, VOCAB_SIZE, 0, 1) for config in (one, two))
     assert alone.gradients < 2 * count and buffered.gradients >= 4 * count
     assert buffered.total - alone.total == 4 * count
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+        {"pipeline_model_parallel_size": 2},
+    ],
+)
+def test_what_cannot_be_one_graph_is_planned_by_layer(values: dict[str, Any]) -> None:
+    """A planner tries options beside a `--compile` that does not go with them."""
+    config = configuration(compile="model", **values)
+    assert execution(config, 2, on_cuda=True).compiled == "layer"
+    assert rank_memory(config, VOCAB_SIZE, 0, 2).total > 0

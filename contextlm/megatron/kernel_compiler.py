@@ -12,7 +12,7 @@ import torch
 
 
 def compiler_problems() -> list[str]:
-    """Why kernels cannot be compiled on this host, if it has a CUDA device: found now, not in the first iteration."""
+    """Why kernels cannot be compiled on this host, if it has a CUDA device: found now, not where they are needed."""
     if not torch.cuda.is_available():
         return []
     problems = []
@@ -20,7 +20,9 @@ def compiler_problems() -> list[str]:
         problems.append("CUDA: the package triton is missing, which torch for CUDA brings along; install it")
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         problems.append("CUDA: kernels are compiled with a C compiler, and there is none; install gcc, or set CC")
-    header = Path(sysconfig.get_path("include"), "Python.h")
+    scheme = sysconfig.get_default_scheme()
+    # As Triton has it: Debian's scheme is one for what users install, and the headers are not there.
+    header = Path(sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme), "Python.h")
     if not header.exists():
         problems.append(
             f"CUDA: kernels are compiled with Python's headers, and {header} is missing; install python3-dev"
