@@ -25,6 +25,7 @@ from contextlm.data.datasets import build_datasets
 from contextlm.data.indexed_writer import IndexedWriter
 from contextlm.data.tokenizers import build_tokenizer
 from contextlm.parallel import runtime
+from gpu_trainers import ours, released
 from table import table
 
 BYTES = 257
@@ -118,24 +119,12 @@ def configuration(options: argparse.Namespace, data: Path, values: dict[str, Any
 
 def losses(config: Config, process: Any, layout: Any) -> list[float]:
     """Of each iteration."""
-    from megatron.core.utils import get_model_config
-
     from contextlm.training.setup import setup
-    from contextlm.training.step import train_step
 
     tokenizer = build_tokenizer(config.data)
-    run = setup(config, process, layout, tokenizer, build_datasets(config, tokenizer))
-    found = []
-    batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
-    assert batches is not None
-    with contextlib.closing(batches):
-        for _ in range(run.num_iterations):
-            result = train_step(run, batches)
-            run.progress.iteration += 1
-            run.progress.consumed_samples += result.num_samples
-            found.append(result.loss.detach().clone())
-    # Through the loss scale the layers' configuration holds the optimizer, and so the memory, for good.
-    get_model_config(run.model[0]).grad_scale_func = None
+    built = setup(config, process, layout, tokenizer, build_datasets(config, tokenizer))
+    with released(built) as run, ours(run) as step:
+        found: list[Any] = [step() for _ in range(run.num_iterations)]
     return [float(loss) for loss in found]
 
 

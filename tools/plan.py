@@ -18,9 +18,10 @@ from typing import Any
 
 from contextlm.analysis.device_peaks import PEAK_TFLOPS, peak_tflops
 from contextlm.analysis.dry_run import costs
-from contextlm.analysis.fitting import fits, fullest, naive, usable, with_whole_micro_batches
+from contextlm.analysis.fitting import fits, naive, usable, with_whole_micro_batches
 from contextlm.analysis.largest_micro_batch import largest
 from contextlm.analysis.matching import BUDGETS, SIZES, match
+from contextlm.analysis.memory import fullest
 from contextlm.analysis.plan_answers import cost_block, fit_block, largest_block, match_block, naive_block, verdict
 from contextlm.analysis.plan_record import cost_record, fit_record, largest_record, match_record, plan_record
 from contextlm.analysis.run_cost import run_cost, tokens_of_run

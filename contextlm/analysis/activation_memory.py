@@ -135,18 +135,11 @@ class Activations:
 
         That makes the softmax of the logits in place of their copy in fp32.
         """
-        padded = self.config.model.padded_vocab_size(self.vocab_size, self.ranks)
-        return (
-            self._norm(self.positions, self.stream_ranks)
-            | {
-                "input of the output layer": self.stream,
-            }
-            | (
-                {"logits, later their gradients": self.positions * padded // self.ranks * self.element}
-                if self.how.on_cuda
-                else {"softmax": self.positions * padded // self.ranks * _FP32}
-            )
-        )
+        logits = self.positions * self.config.model.padded_vocab_size(self.vocab_size, self.ranks) // self.ranks
+        found = self._norm(self.positions, self.stream_ranks) | {"input of the output layer": self.stream}
+        if self.how.on_cuda:
+            return found | {"logits, later their gradients": logits * self.element}
+        return found | {"softmax": logits * _FP32}
 
     def _layer(self, length: int, stream_ranks: int) -> Tensors:
         """One layer over `length` positions of each sample, which `stream_ranks` split where they can."""

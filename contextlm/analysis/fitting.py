@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from contextlm.analysis.memory import RankMemory, rank_memory
+from contextlm.analysis.memory import RankMemory, fullest
 from contextlm.analysis.recompute_choices import CHOICES, recompute_flags, with_choice
 from contextlm.analysis.step_time import Machine, StepTime, step_time
 from contextlm.config.schema import Config, ParallelConfig
@@ -75,14 +75,6 @@ def fits(
 def usable(memory_bytes: float) -> float:
     """Of a GPU's memory, what tensors may fill."""
     return USABLE * memory_bytes
-
-
-def fullest(config: Config, vocab_size: int, world_size: int) -> RankMemory:
-    """Memory of a rank of the stage that holds most."""
-    stages = range(config.parallel.pipeline_model_parallel_size)
-    return max(
-        (rank_memory(config, vocab_size, stage, world_size) for stage in stages), key=lambda memory: memory.total
-    )
 
 
 def naive(config: Config) -> Config:

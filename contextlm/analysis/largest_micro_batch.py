@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from contextlm.analysis.fitting import fullest, usable
+from contextlm.analysis.fitting import usable
+from contextlm.analysis.memory import fullest
 from contextlm.analysis.recompute_choices import with_choice
 from contextlm.config.schema import Config
 

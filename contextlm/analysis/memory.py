@@ -85,3 +85,10 @@ def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int, *,
         logits=peak.logits,
         buffers=LIBRARY_WORKSPACES + gathered,
     )
+
+
+def fullest(config: Config, vocab_size: int, world_size: int, *, on_cuda: bool = True) -> RankMemory:
+    """Memory of a rank of the stage that holds most."""
+    stages = range(config.parallel.pipeline_model_parallel_size)
+    memories = (rank_memory(config, vocab_size, stage, world_size, on_cuda=on_cuda) for stage in stages)
+    return max(memories, key=lambda memory: memory.total)

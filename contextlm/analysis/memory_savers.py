@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from contextlm.analysis.memory import rank_memory
+from contextlm.analysis.memory import fullest
 from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.schema import Config
 from contextlm.config.validation import validate
@@ -28,19 +28,13 @@ class Saver(NamedTuple):
 def memory_savers(config: Config, vocab_size: int, world_size: int, *, on_cuda: bool = True) -> list[Saver]:
     """What would help, most first; empty where nothing is left to try."""
     config = with_batch_size(config, world_size)
-    before = fullest_rank(config, vocab_size, world_size, on_cuda)
+    before = fullest(config, vocab_size, world_size, on_cuda=on_cuda).total
     known = set(validate(config, world_size, dry_run=True))
     found = []
     for options, changed in _changes(config):
         if set(validate(changed, world_size, dry_run=True)) <= known:
-            found.append(Saver(options, before - fullest_rank(changed, vocab_size, world_size, on_cuda)))
+            found.append(Saver(options, before - fullest(changed, vocab_size, world_size, on_cuda=on_cuda).total))
     return sorted((saver for saver in found if saver.saved > _LEAST * before), key=lambda saver: -saver.saved)
-
-
-def fullest_rank(config: Config, vocab_size: int, world_size: int, on_cuda: bool = True) -> int:
-    """Bytes on a rank of the stage that needs most."""
-    stages = range(config.parallel.pipeline_model_parallel_size)
-    return max(rank_memory(config, vocab_size, stage, world_size, on_cuda=on_cuda).total for stage in stages)
 
 
 def _changes(config: Config) -> Iterator[tuple[str, Config]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlm.config.schema import Config
 
-_MULTIPLE = 16
+MULTIPLE = 16
 """What the sizes of the products are multiples of."""
 
 
@@ -25,7 +25,7 @@ def fp8_problems(config: Config) -> list[str]:
             model.transformer_impl == "transformer_engine"
         ),
         **{
-            f"{name} {size} is no multiple of {_MULTIPLE}; use {_rounded_up(size)}": size % _MULTIPLE > 0
+            f"{name} {size} is no multiple of {MULTIPLE}; use {_rounded_up(size)}": size % MULTIPLE > 0
             for name, size in (("--hidden-size", model.hidden_size), ("--ffn-hidden-size", model.ffn_size))
         },
     }
@@ -33,4 +33,4 @@ def fp8_problems(config: Config) -> list[str]:
 
 
 def _rounded_up(size: int) -> int:
-    return -(-size // _MULTIPLE) * _MULTIPLE
+    return -(-size // MULTIPLE) * MULTIPLE

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contextlm.config.compile_unit import compile_unit
+from contextlm.config.compile_unit import compile_unit, replays
 from contextlm.config.schema import Config
 from contextlm.errors import UserError
 from contextlm.model.backends import TorchSpecProvider, choose_backend
@@ -35,6 +35,12 @@ def compiled_unit(config: Config, data_parallel_size: int, device: torch.device)
     if config.training.cuda_graphs == "on":
         raise UserError("--cuda-graphs on: the layers here are Transformer Engine's; add --transformer-impl torch")
     return "off"
+
+
+def is_replayed(config: Config, data_parallel_size: int, device: torch.device) -> bool:
+    """Whether what is compiled has its kernels launched together, as CUDA graphs."""
+    unit = compiled_unit(config, data_parallel_size, device)
+    return unit == "model" and replays(config, data_parallel_size, device.type == "cuda")
 
 
 def compile_parts(parts: Iterable[ContextLM], unit: str, replayed: bool = False) -> None:

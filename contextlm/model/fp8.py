@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from contextlm.config.fp8_checks import MULTIPLE
 from contextlm.model.linear import ColumnLinear, RowLinear
 
 _E4M3, _E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 _LARGEST_EXPONENT = {_E4M3: 7, _E5M2: 14}
 """Of numbers up to twice the power: the types end at 1.75 x 2^8 and 1.75 x 2^15."""
-_MULTIPLE = 16
-"""What the sizes that a product sums over, and its number of outputs, are multiples of."""
 
 
 class Fp8ColumnLinear(ColumnLinear):
@@ -56,7 +55,7 @@ def fp8_linear(input_: Tensor, weight_NK: Tensor, bias_N: Tensor) -> Tensor:
     """
     input_MK = input_.flatten(0, -2)
     num_tokens = len(input_MK)
-    if missing := -num_tokens % _MULTIPLE:  # the gradient of the weight sums over tokens
+    if missing := -num_tokens % MULTIPLE:  # the gradient of the weight sums over tokens
         input_MK = pad(input_MK, (0, 0, 0, missing))
     output_MN = _Linear.apply(input_MK, weight_NK, bias_N)
     return (output_MN[:num_tokens] if missing else output_MN).view(*input_.shape[:-1], -1)

@@ -10,7 +10,6 @@ from megatron.core.optimizer import Adam
 
 from contextlm.analysis.parameters import count_parameters
 from contextlm.config.batch_ramp import samples_after
-from contextlm.config.compile_unit import replays
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.data_table import Taken, data_table
@@ -18,7 +17,7 @@ from contextlm.data.samples import SourcedSamples
 from contextlm.model import transformer_engine
 from contextlm.model.attention import kernel_name
 from contextlm.model.backends import TorchSpecProvider, choose_backend
-from contextlm.model.compilation import compiled_unit
+from contextlm.model.compilation import compiled_unit, is_replayed
 from contextlm.training.evaluation import evaluated_samples
 from contextlm.training.setup import Run
 
@@ -51,10 +50,8 @@ def announcement(run: Run) -> tuple[str, ...]:
 
 def _compiled(run: Run) -> str:
     """What the compiler does, and whether kernels are launched together."""
-    config, copies, device = run.config, run.layout.data_parallel_size, run.runtime.device
-    unit = compiled_unit(config, copies, device)
-    together = unit == "model" and replays(config, copies, device.type == "cuda")
-    return _COMPILED[unit] + (", its kernels launched together" if together else "")
+    given = run.config, run.layout.data_parallel_size, run.runtime.device
+    return _COMPILED[compiled_unit(*given)] + (", its kernels launched together" if is_replayed(*given) else "")
 
 
 def _kernel(run: Run, backend: BackendSpecProvider) -> str:

@@ -18,7 +18,6 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import get_model_config
 
 from contextlm.config.batch_ramp import batch_size_at, num_iterations, with_batch_size
-from contextlm.config.compile_unit import replays
 from contextlm.config.layout_words import layout_words
 from contextlm.config.schema import Config
 from contextlm.data.datasets import Datasets
@@ -26,7 +25,7 @@ from contextlm.data.loader import Stream, micro_batches
 from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
 from contextlm.model.builder import build_model
-from contextlm.model.compilation import compile_parts, compiled_unit
+from contextlm.model.compilation import compile_parts, compiled_unit, is_replayed
 from contextlm.model.language_model import ContextLM
 from contextlm.model.token_batch import DocumentEnds
 from contextlm.parallel.layout import Layout
@@ -186,8 +185,7 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     parallel = config.parallel
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
     copies, device = layout.data_parallel_size, next(model[0].parameters()).device
-    unit = compiled_unit(config, copies, device)
-    compile_parts(model, unit, unit == "model" and replays(config, copies, device.type == "cuda"))
+    compile_parts(model, compiled_unit(config, copies, device), is_replayed(config, copies, device))
     transformer_config = get_model_config(model[0])
     # One copy of the model has nobody to overlap its messages with.
     overlaps = parallel.overlap_grad_reduce and (layout.data_parallel_size > 1 or parallel.overlap_param_gather)

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from tests.stored_tensors import stored
+
 
 def train(
     folder: str | None,
@@ -124,22 +126,9 @@ def weights_and_moments(folder: str, values: dict[str, Any]) -> dict[str, Any]:
     """Every stored tensor of the newest checkpoint, by key, read in one process."""
     from pathlib import Path
 
-    import torch
-    from torch.distributed.checkpoint import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
     from contextlm.checkpoints import checkpoint_folder
 
     found = checkpoint_folder.find(Path(folder))
     assert found is not None
-    reader = FileSystemReader(found)
-    entries = reader.read_metadata().state_dict_metadata
-    tensors = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
-    }
-    others = sorted(key for key in entries if key not in tensors)
-    load(tensors, storage_reader=reader, no_dist=True)
+    tensors, others = stored(found)
     return {"tensors": {key: tensor.float().numpy() for key, tensor in tensors.items()}, "others": others}

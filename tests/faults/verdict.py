@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.stored_tensors import stored
 
 TOLD = ("iteration", "split", "lm_loss", "grad_norm", "learning_rate", "consumed_samples", "perplexity")
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -26,7 +27,7 @@ def differences(found: Path, meant: Path, skipped: int | None = None) -> list[st
         return problems
     if (found / TRACKER).read_text() != (meant / TRACKER).read_text():
         problems.append(f"the tracker says {(found / TRACKER).read_text()!r}")
-    ours, theirs = tensors(found / last), tensors(meant / last)
+    (ours, _), (theirs, _) = stored(found / last), stored(meant / last)
     problems += [f"{last}: tensors {sorted(ours.keys() ^ theirs.keys())}"] if ours.keys() != theirs.keys() else []
     problems += [f"{last}: {key} differs" for key in theirs if key in ours and not torch.equal(ours[key], theirs[key])]
     left = [path.name for path in found.iterdir() if path.suffix in (".tmp", ".old", ".part")]
@@ -55,25 +56,6 @@ def final_loss(folder: Path) -> float | None:
     """The last training loss."""
     losses = [line[2] for line in metrics(folder) if len(line) == len(TOLD) and line[1] is None]
     return losses[-1] if losses else None
-
-
-def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """All that a checkpoint holds, by key: weights, moments, generators."""
-    from torch.distributed.checkpoint import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    reader = FileSystemReader(checkpoint)
-    entries = reader.read_metadata().state_dict_metadata
-    found = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that there are no other processes
-        load(found, storage_reader=reader, no_dist=True)
-    return found
 
 
 def _of_metrics(found: list[tuple[Any, ...]], meant: list[tuple[Any, ...]]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contextlm.analysis import fitting
-from contextlm.analysis.fitting import fits, fullest, layout_flags, usable
-from contextlm.analysis.memory import rank_memory
+from contextlm.analysis.fitting import fits, layout_flags, usable
+from contextlm.analysis.memory import fullest, rank_memory
 from contextlm.analysis.recompute_choices import CHOICES, compare_choices, recompute_flags, with_choice
 from contextlm.analysis.step_time import Machine, step_time
 from contextlm.config import Config, parse

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from contextlm.analysis.memory_savers import fullest_rank, memory_savers
+from contextlm.analysis.memory import fullest
+from contextlm.analysis.memory_savers import memory_savers
 from contextlm.config import Config, parse
 
 FULL = "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
@@ -45,11 +46,11 @@ def test_what_the_processes_or_the_model_do_not_allow_is_not_advised() -> None:
 def test_the_savings_are_those_of_the_formulas(line: str) -> None:
     savers = memory_savers(configuration(line), 50257, 8)
     assert [saver.saved for saver in savers] == sorted((saver.saved for saver in savers), reverse=True)
-    before = fullest_rank(configuration(line), 50257, 8)
+    before = fullest(configuration(line), 50257, 8).total
     for saver in savers:
         flag = saver.options.split()[0]
         kept = re.sub(rf"{flag} \S+", "", line)  # given once
-        assert fullest_rank(configuration(f"{kept} {saver.options}"), 50257, 8) == before - saver.saved
+        assert fullest(configuration(f"{kept} {saver.options}"), 50257, 8).total == before - saver.saved
 
 
 def test_a_batch_size_that_was_not_given_stays() -> None:

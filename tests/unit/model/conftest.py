@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -24,3 +24,11 @@ def build(layout) -> Callable[..., torch.nn.Module]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing compiled in one test may serve another."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -8,15 +8,9 @@ import torch
 from contextlm.model.compilation import compile_parts, seconds_spent
 from tests.small_configs import VOCAB_SIZE, small_config
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
 LENGTH = 22
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    """Nothing compiled in one test may serve another."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def losses_and_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:

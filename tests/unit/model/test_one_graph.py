@@ -13,15 +13,9 @@ import torch
 from tests.small_configs import FUSIONS, small_config
 from tests.unit.model.linear_paths import take_the_way_of_shared_matrices
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
 LENGTH = 22
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    """Nothing compiled in one test may serve another."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def layer_and_inputs(build, backbone: str, index: int, **values) -> tuple[torch.nn.Module, dict]:
