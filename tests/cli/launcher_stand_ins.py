@@ -25,6 +25,10 @@ PYTHON = """#!/usr/bin/env bash
 if [ "$1" != -m ]; then exec "{python}" "$@"; fi
 printf '%s\\n' "$@" >"{folder}/called${{SLURM_NODEID:-}}"
 env >"{folder}/variables"
+# As torchrun, it goes on when all nodes are there: one that ended before would have the others killed at their start.
+for node in $(seq 0 $((${{STARTED_NODES:-0}} - 1))); do
+    until [ -e "{folder}/called$node" ]; do sleep 0.02; done
+done
 if [ -n "${{RECORD:-}}" ]; then echo "$RECORD" >"{folder}/run/exit.json"; fi
 if [ -n "${{WAITS:-}}" ]; then
     trap 'echo "$WAITS" >"{folder}/run/exit.json"; exit 1' TERM
@@ -50,7 +54,7 @@ command = sys.argv[1:]
 while command[0].startswith("--"):
     command.pop(0)
 step = {{name.replace("JOB_", "STEP_"): value for name, value in os.environ.items() if name.startswith("SLURM_JOB_N")}}
-step |= {{"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}}
+step |= {{"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "STARTED_NODES": os.environ["SLURM_JOB_NUM_NODES"]}}
 tasks = [
     subprocess.Popen(command, env={{**os.environ, **step, "SLURM_NODEID": str(node)}}, start_new_session=True)
     for node in range(int(os.environ["SLURM_JOB_NUM_NODES"]))
