@@ -1,7 +1,9 @@
-"""The MLP's first bias gets its gradient from the backward pass of GELU, where one rank holds the matrix on CUDA.
+"""GELU has kernels of its own, of which the backward pass's gives the MLP's first bias its gradient, where one rank
+holds the matrix on CUDA.
 
 What is slow: the backward pass of `MLP.forward` (transformer/mlp.py:155) writes the gradient of GELU's input, and then
 sums it over the tokens for the bias of the first product: compiled or not, that reads two [S, B, F] tensors again.
+And tanh and erf as torch and its compiler work them out keep the forward pass from the speed of a copy.
 The mend: the product takes the bias as a constant, and GELU, which comes next, has a backward pass that gives its
 gradient too (`gelu_kernel.py`). What is saved is what was: GELU's input, and its output by the product behind it.
 Test: tests/unit/model/test_bias_gradients.py; on CUDA tests/gpu/test_bias_gradients.py.
@@ -42,13 +44,15 @@ class _Gelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, before: Tensor, bias: Tensor, approximate: str) -> Tensor:
+        from contextlm.megatron.gelu_kernel import gelu_forward  # Triton comes with torch for CUDA
+
         ctx.save_for_backward(before)
         ctx.approximate = approximate
-        return gelu(before, approximate=approximate)
+        return gelu_forward(before, approximate)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        from contextlm.megatron.gelu_kernel import gelu_backward  # Triton comes with torch for CUDA
+        from contextlm.megatron.gelu_kernel import gelu_backward
 
         (before,) = ctx.saved_tensors
         return *gelu_backward(gradient, before, ctx.approximate), None

@@ -19,21 +19,23 @@ def distance(found: Tensor, wanted: Tensor) -> float:
     return float((found.double().cpu() - wanted).abs().max() / wanted.abs().max())
 
 
-def gelu_distances(rows: int, width: int, dtype: str, approximate: str) -> tuple[float, float, bool]:
-    """How far the gradients of GELU's input and of the bias are from those in fp64; whether they are repeatable."""
+def gelu_distances(rows: int, width: int, dtype: str, approximate: str) -> tuple[list[float], bool]:
+    """How far GELU, the gradients of its input and of the bias are from fp64; whether these are repeatable."""
     with runtime.start(ParallelConfig()):
-        from contextlm.megatron.gelu_kernel import gelu_backward
+        from contextlm.megatron.gelu_kernel import gelu_backward, gelu_forward
 
         generator = torch.Generator().manual_seed(1)
         before, gradient = torch.randn(2, rows, width, generator=generator).to(getattr(torch, dtype))
         before = 4 * before  # both tails
         exact = before.double().requires_grad_()
-        torch.nn.functional.gelu(exact, approximate=approximate).backward(gradient.double())
+        wanted = torch.nn.functional.gelu(exact, approximate=approximate)
+        wanted.backward(gradient.double())
         assert exact.grad is not None
         given = gradient.cuda(), before.cuda(), approximate
         found, again = gelu_backward(*given), gelu_backward(*given)
         is_repeatable = all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-        return distance(found[0], exact.grad), distance(found[1], exact.grad.sum(0)), is_repeatable
+        forward = distance(gelu_forward(before.cuda(), approximate), wanted.detach())
+        return [forward, distance(found[0], exact.grad), distance(found[1], exact.grad.sum(0))], is_repeatable
 
 
 def calls(values: dict[str, Any]) -> int:

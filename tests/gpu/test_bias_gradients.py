@@ -1,4 +1,4 @@
-"""The kernel that gives biases their gradients: beside fp64, and in the whole model beside what products give them."""
+"""GELU's kernels, which give biases their gradients: beside fp64, and in the whole model beside what products give."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LIMITS = {"float32": 1e-6, "bfloat16": 2**-8, "float16": 2**-10}
 @pytest.mark.parametrize("approximate", ["tanh", "none"])
 def test_gelu(gpu_pool: Pool, approximate: str, dtype: str, rows: int, width: int) -> None:
     arguments = {"rows": rows, "width": width, "dtype": dtype, "approximate": approximate}
-    ((gradient, bias, is_repeatable),) = gpu_pool.run(bias_cases.gelu_distances, 1, **arguments)
-    assert gradient < LIMITS[dtype] and bias < LIMITS[dtype] and is_repeatable
+    ((distances, is_repeatable),) = gpu_pool.run(bias_cases.gelu_distances, 1, **arguments)
+    assert max(distances) < LIMITS[dtype] and is_repeatable, distances
 
 
 @pytest.mark.parametrize("unit", ["model", "layer", "off"])

@@ -1,6 +1,6 @@
 """GELU gives the bias before it its gradient, on CUDA alone (contextlm/megatron/gelu.py).
 
-The kernel is torch's here; tests/gpu has ours.
+The kernels are torch's here; tests/gpu has ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERNELS = {"gpt2": ["tanh"] * 6, "pythia": ["none"] * 6}
 
 @pytest.fixture
 def kernels(layout, monkeypatch) -> list[str]:
-    """Stands in for the kernel, which needs CUDA; what was asked of them, if no compiler asked."""
+    """Stands in for the kernels, which need CUDA; what was asked of the backward pass's, if no compiler asked."""
     calls: list[str] = []
 
     def gelu_backward(gradient, before, approximate):
@@ -30,6 +30,7 @@ def kernels(layout, monkeypatch) -> list[str]:
         return found, found.flatten(0, -2).sum(0)
 
     module = ModuleType("contextlm.megatron.gelu_kernel")
+    module.__dict__["gelu_forward"] = lambda before, approximate: torch.ops.aten.gelu(before, approximate=approximate)
     module.__dict__["gelu_backward"] = gelu_backward
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
