@@ -71,7 +71,8 @@ def rungs(config: Config) -> tuple[Rung, ...]:
         "none, it is launches",
         {"cuda_graphs": "off"},
     )
-    return _RUNGS + ((together,) if replays(config, 1, on_cuda=True) else ())
+    rows = [_WHOLE_ROWS] if 1024 < config.model.hidden_size <= 2048 else []
+    return (*_RUNGS, *rows, *([together] if replays(config, 1, on_cuda=True) else []))
 
 
 @contextlib.contextmanager
@@ -85,18 +86,18 @@ def without(above: Sequence[Rung]) -> Iterator[Mapping[str, str]]:
         yield values
 
 
-def shown(rates: Mapping[str, float], config: Config, bytes_per_second: float | None) -> str:
+def shown(rates: Mapping[str, float], config: Config, bytes_per_second: float) -> str:
     """The table: tokens a second of each rung, the gain that was predicted, and the one that was measured.
 
     Args:
         rates: rung -> iterations a second.
         config: of the plain trainer.
-        bytes_per_second: of a copy; None where it was not measured.
+        bytes_per_second: of a copy.
     """
     rows, below, sizes = [], None, Sizes.of(config)
     for name, rung in ((BARE, None), *((rung.name, rung) for rung in rungs(config))):
         rate = rates.get(name)
-        predicted = "" if rung is None or not bytes_per_second else f"{rung.saves(sizes) / bytes_per_second * 1e3:.2f}"
+        predicted = "" if rung is None else f"{rung.saves(sizes) / bytes_per_second * 1e3:.2f}"
         measured = "" if rate is None or below is None else f"{(1 / below - 1 / rate) * 1e3:.2f}"
         gain = "" if rate is None or below is None else f"{rate / below - 1:+.1%}"
         tokens = "not measured" if rate is None else f"{rate * sizes.tokens:,.0f}"
@@ -127,11 +128,25 @@ def _biases_apart() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _biases_summed_apart() -> Iterator[None]:
+def _compilers_gelu() -> contextlib.AbstractContextManager[Any]:
     from contextlm.megatron import gelu
 
-    with mock.patch.object(gelu, "leaves_bias_gradient", lambda *_: False):
+    return mock.patch.object(gelu, "leaves_bias_gradient", lambda *_: False)
+
+
+@contextlib.contextmanager
+def _rows_read_twice() -> Iterator[None]:
+    import torch._inductor.config
+    from torch._inductor.choices import InductorChoices
+    from torch._inductor.virtualized import V
+
+    from contextlm.model import whole_rows
+
+    with (
+        mock.patch.object(whole_rows, "read_rows_once", lambda: None),
+        mock.patch.object(torch._inductor.config, "inductor_choices_class", None),  # caches go by this
+        V.set_choices_handler(InductorChoices()),  # and what is compiled by that
+    ):
         yield
 
 
@@ -225,9 +240,15 @@ _RUNGS = (
         {"compile": "layer"},
     ),
     Rung(
-        "biases' gradients on the way",
-        _biases_summed_apart,
+        "GELU's kernels",
+        _compilers_gelu,
         lambda s: (16.0 + 6.0 * s.joins) * s.hidden * s.tokens * s.layers,
         "GELU's input and gradient read again, 16 H; where nothing is rotated those of q, k and v, 6 H",
     ),
+)
+_WHOLE_ROWS = Rung(
+    "rows read once",
+    _rows_read_twice,
+    lambda s: 8.0 * s.hidden * s.tokens * s.layers,
+    "what LayerNorm's forward pass adds up, 8 H a token and layer",
 )

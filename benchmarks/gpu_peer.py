@@ -1,7 +1,8 @@
 """The peer of `gpu.py`: plain PyTorch as fast as we can write it.
 
-bf16 weights with fp32 masters, the whole model compiled as one graph with its loss, one-kernel AdamW that clips and
-writes the bf16 weights (the trainer's own kernel), tokens that lie on the GPU.
+bf16 weights with fp32 masters, the whole model compiled as one graph with its loss, with the trainer's own mend of the
+compiler (`model/whole_rows.py`), one-kernel AdamW that clips and writes the bf16 weights (the trainer's own kernel),
+tokens that lie on the GPU.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[St
         our_loss: the loss by our kernels behind the graph, instead of the compiler's inside it.
     """
     gpt = plain_model(config, vocab_size(config)).to(process.device, torch.bfloat16)
+    from contextlm.model.whole_rows import read_rows_once  # takes the compiler along
+
+    read_rows_once()
     # Where ours has its kernels launched together, so does the peer.
     mode = "reduce-overhead" if replays(config, 1, on_cuda=True) else None
     compiled = torch.compile(gpt.logits if our_loss else gpt, fullgraph=True, dynamic=False, mode=mode)

@@ -52,7 +52,12 @@ def compile_parts(parts: Iterable[ContextLM], unit: str, replayed: bool = False)
             error. "off" changes nothing.
         replayed: have the kernels of a "model" launched together, as CUDA graphs.
     """
-    for part in parts if unit != "off" else ():
+    if unit == "off":
+        return
+    from contextlm.model.whole_rows import read_rows_once  # takes the compiler along
+
+    read_rows_once()
+    for part in parts:
         if unit == "model":
             if part.position_embedding_type == "rope":
                 part.rotary_pos_emb = _Angles(part.rotary_pos_emb, part.max_sequence_length)

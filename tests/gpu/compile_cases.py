@@ -29,6 +29,16 @@ def losses_and_gradients(backbone: str, values: dict[str, Any]) -> dict[str, np.
         return {name: value.float().cpu().numpy() for name, value in {"losses": losses_BS.detach(), **found}.items()}
 
 
+def norm_kernels(values: dict[str, Any]) -> list[str]:
+    """Names of the compiler's kernels of a forward pass with a LayerNorm in them, but for that of the embeddings."""
+    torch._dynamo.reset()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        losses_and_gradients("gpt2", values)
+    names = {event.key for event in profile.key_averages() if event.key.startswith("triton_")}
+    elsewhere = ("backward", "embedding")
+    return sorted(name for name in names if "native_layer_norm" in name and not any(word in name for word in elsewhere))
+
+
 def trained(values: dict[str, Any], buffered: bool) -> dict[str, list[float]]:
     """Losses and gradient norms of five iterations, and the loss of an evaluation among them.
 

@@ -49,6 +49,14 @@ def test_nothing_is_compiled_twice(gpu_pool: Pool, unit: str) -> None:
     assert counts[0] == counts[1] > 0 and breaks == 0, (counts, breaks)
 
 
+def test_rows_of_layer_norm_are_read_once(gpu_pool: Pool) -> None:
+    # A hidden size beyond 1,024, where torch's own choice is to read them twice.
+    values = {"bf16": True, "compile": "model", "hidden_size": 1152, "num_attention_heads": 18}
+    (kernels,) = gpu_pool.run(compile_cases.norm_kernels, 1, values=values)
+    kinds = {name.split("_")[1] for name in kernels}
+    assert "per" in kinds and "red" not in kinds, kernels
+
+
 @pytest.mark.parametrize("values", [{}, {"use_distributed_optimizer": False}, {"compile": "model"}], ids=str)
 def test_gradients_need_no_buffer(gpu_pool: Pool, values: dict) -> None:
     (with_buffer,), (without,) = (
