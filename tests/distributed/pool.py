@@ -9,6 +9,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -113,4 +114,6 @@ def _serve(pipe: Any, variables: dict[str, str]) -> None:
             pipe.send((None, result))
         except BaseException:
             pipe.send((traceback.format_exc(), None))
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()  # torch compiles one function only so often, and here it is another model's each time
         gc.collect()  # models are full of cycles, and hold process groups with their threads
