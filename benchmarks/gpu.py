@@ -46,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="PRESET:BATCH",
         help="plain presets with their micro-batch size; each is measured with its context head too",
     )
+    parser.add_argument(
+        "--trainers",
+        nargs="+",
+        choices=(PLAIN, PEER, CONTEXT),
+        default=[PLAIN, PEER, CONTEXT],
+        help="those to compare [all three]",
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="of a window [30]")
     parser.add_argument("--windows", type=int, default=3, help="of each trainer, in turns; 0 for the extras alone [3]")
     parser.add_argument("--minutes", type=float, default=9.0, help="nothing runs after these; see what is missing [9]")
@@ -89,12 +96,11 @@ def bench_on(device: str, options: argparse.Namespace) -> None:
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     results |= {"device": device, "versions": versions(), "date": time.strftime("%Y-%m-%d")}
     with started(options, results, functools.partial(atomic_files.write_json, file, results)) as bench:
-        if options.profile or options.ladder:
-            results["ceilings"] = ceilings(bench.process.device)._asdict()
-            free()
+        results["ceilings"] = ceilings(bench.process.device)._asdict()
+        free()
         measure_all(bench)
         print(f"{device}, {', '.join(f'{name} {version}' for name, version in results['versions'].items())}, bf16")
-        print(bench.ceilings or "")
+        print(bench.ceilings)
         for model in options.model:
             print(f"\n{model}\n{shown(bench, model)}", flush=True)
 
@@ -113,8 +119,8 @@ def shown(bench: Bench, model: Subject) -> str:
     if rates:
         if found.get(PLAIN, {}).get("windows"):
             rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
-        bandwidth = bench.ceilings.bytes_per_second if bench.ceilings else None
-        blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{gpu_ladder.shown(rates, config, bandwidth)}")
+        steps_shown = gpu_ladder.shown(rates, config, bench.ceilings.bytes_per_second)
+        blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{steps_shown}")
     loops = {name: loop for name, loop in found.get("loop", {}).items() if loop["rounds"]}
     for name, loop in loops.items():
         blocks.append(f"the whole loop, {name}\n{gpu_loop.shown(loop)}")

@@ -71,9 +71,9 @@ class Bench(NamedTuple):
         return config
 
     @property
-    def ceilings(self) -> Ceilings | None:
-        """Those that were measured."""
-        return Ceilings(**self.results["ceilings"]) if "ceilings" in self.results else None
+    def ceilings(self) -> Ceilings:
+        """Those of this call."""
+        return Ceilings(**self.results["ceilings"])
 
 
 @contextlib.contextmanager
@@ -119,7 +119,8 @@ def measure_attention(bench: Bench, model: Subject) -> None:
 def windows(options: argparse.Namespace) -> dict[str, int]:
     """The trainers of a call, and how many windows each is to have."""
     extra = [name for name, asked in ((PEER_OUR_LOSS, options.our_loss), (PLAIN_FP8, options.fp8)) if asked]
-    wanted = dict.fromkeys((PLAIN, PEER, CONTEXT, *extra), options.windows)
+    chosen = [name for name in (PLAIN, PEER, CONTEXT) if name in options.trainers]
+    wanted = dict.fromkeys((*chosen, *extra), options.windows)
     return wanted | dict.fromkeys((PLAIN_AGAIN, CONTEXT_AGAIN) if options.recompute else (), min(1, options.windows))
 
 
@@ -149,7 +150,7 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
     def lacks_profile(name: str) -> bool:
         return name in options.profile and "profile" not in found.get(name, {})
 
-    plain = configs[PLAIN]
+    plain = bench.config(model, PLAIN)
     job = Job(
         windows(options),
         options.seconds,
@@ -158,6 +159,7 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
         opened,
         profile,
         lambda name: gpu_profile.SECONDS if lacks_profile(name) else 0.0,
+        {"product_flops_per_second": bench.ceilings.flops_per_second},
     )
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else float("inf")
     measure(job, bench.budget, found, bench.keep, memory)

@@ -51,7 +51,7 @@ def known_bytes(config: Config) -> dict[str, float]:
     }
 
 
-def shown(result: Mapping[str, Any], ceilings: Ceilings | None) -> str:
+def shown(result: Mapping[str, Any], ceilings: Ceilings) -> str:
     """The longest kernels, and the sums of each class."""
     rows = [Kernel(**row) for row in result["kernels"]]
     wall = result["wall_seconds"]
@@ -64,7 +64,7 @@ def shown(result: Mapping[str, Any], ceilings: Ceilings | None) -> str:
     return f"{table(('kernel', *headings), longest)}\n\n{table(('class', *headings), classes)}"
 
 
-def _cells(rows: Iterable[Kernel], wall: float, ceilings: Ceilings | None) -> tuple[str, ...]:
+def _cells(rows: Iterable[Kernel], wall: float, ceilings: Ceilings) -> tuple[str, ...]:
     """Of some kernels together; the rates are of those whose work is known, and empty if they are not nearly all."""
     rows = list(rows)
     seconds = sum(row.seconds for row in rows)
@@ -74,7 +74,7 @@ def _cells(rows: Iterable[Kernel], wall: float, ceilings: Ceilings | None) -> tu
         known = [row for row in rows if getattr(row, amount) is not None]
         time, work = sum(row.seconds for row in known), sum(getattr(row, amount) for row in known)
         cells.append(f"{work / time / 1e12:.2f}" if seconds and time > 0.9 * seconds else "")
-        ideal += work / ceilings[ceiling] if ceilings else 0
+        ideal += work / ceilings[ceiling]
     known_seconds = sum(row.seconds for row in rows if row.flops is not None or row.num_bytes is not None)
-    is_told = ceilings and seconds and known_seconds > 0.9 * seconds
+    is_told = seconds and known_seconds > 0.9 * seconds
     return (*cells, f"{ideal / known_seconds:.0%}" if is_told else "")

@@ -19,6 +19,7 @@ HEADINGS = (
     "to",
     "MFU",
     "causal",
+    "sustained",
     "peak GiB",
     "first s",
     "compile s",
@@ -45,17 +46,27 @@ def trainers_table(found: Mapping[str, Any], names: Sequence[str], peak_tflops: 
                 apart.append(f"{name} and {other}")
         used = [rate * result[kind] / 1e12 for kind in ("flops_per_token", "causal_flops_per_token")]
         mfu = ["" if peak_tflops is None else f"{tflops / peak_tflops:.1%}" for tflops in used]
+        mfu.append(_of_products(result))
         spread = f"{min(rates) / rate - 1:+.1%}..{max(rates) / rate - 1:+.1%}"
         memory = f"{result['peak_bytes'] / 2**30:.1f}"
         seconds = f"{result['first_seconds']:.0f}", f"{result['compile_seconds']:.0f}"
         rows.append((name, f"{rate:,.0f}", str(len(rates)), spread, *ratio, *mfu, memory, *seconds))
     lines = [table(HEADINGS, rows)] if rows else []
+    if any(row[HEADINGS.index("sustained")] for row in rows):
+        lines.append("sustained: MFU as a share of what one large bf16 product sustained in the same call")
     if {PLAIN, CONTEXT} <= medians.keys():
         overhead = found[CONTEXT]["flops_per_token"] / found[PLAIN]["flops_per_token"] - 1
         lines.append(f"the head has {overhead:.2%} more FLOPs: at their price ContextLM has {1 / (1 + overhead):.3f}")
     if apart:
         lines.append(f"not in turns: {', '.join(apart)}: measured one after the other, or in different calls")
     return "\n".join(lines)
+
+
+def _of_products(result: Mapping[str, Any]) -> str:
+    """The rate of a trainer as a share of that of products alone, where this was noted."""
+    noted = [each for each in result["windows"] if "product_flops_per_second" in each]
+    shares = [each["tokens_per_second"] / each["product_flops_per_second"] for each in noted]
+    return f"{statistics.median(shares) * result['flops_per_token']:.1%}" if shares else ""
 
 
 def median(result: Mapping[str, Any]) -> float:

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,7 @@ class Job(NamedTuple):
         num_parameters: of the plain model.
         opened: makes a trainer's step, inside a context.
         afterwards: what else a warm trainer is asked, and the seconds that takes.
+        noted: with each window.
     """
 
     windows: Mapping[str, int]
@@ -45,6 +47,7 @@ class Job(NamedTuple):
     opened: Callable[[str], contextlib.AbstractContextManager[Step]]
     afterwards: Callable[[str, Step], None]
     seconds_afterwards: Callable[[str], float]
+    noted: Mapping[str, float] = MappingProxyType({})
 
 
 Found = MutableMapping[str, Any]
@@ -179,7 +182,7 @@ def take_turns(job: Job, budget: Budget, found: Found, held: dict[str, Step], ke
                 if is_crowded and found[name]["failed"] == OUT_OF_MEMORY:
                     crowded_out.add(name)
                 continue
-            result = {"at": began, "until": time.time(), "tokens_per_second": rate * job.tokens}
+            result = {"at": began, "until": time.time(), "tokens_per_second": rate * job.tokens, **job.noted}
             found[name]["windows"].append(result)
             keep()
     return crowded_out

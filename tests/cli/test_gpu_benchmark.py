@@ -218,7 +218,8 @@ def test_the_table_says_ratios_and_what_is_missing(benchmark):
     results = benchmark("gpu_results")
 
     def result(rate, at):
-        windows = [{"at": at + n * 60.0, "until": at + n * 60 + 30.0, "tokens_per_second": rate} for n in range(2)]
+        noted = {"tokens_per_second": rate, "product_flops_per_second": 5e14}
+        windows = [{"at": at + n * 60.0, "until": at + n * 60 + 30.0, **noted} for n in range(2)]
         flops = {"flops_per_token": 2e9, "causal_flops_per_token": 1.9e9}
         return {"windows": windows, "peak_bytes": 3 * GIB, "first_seconds": 12.3, "compile_seconds": 9.6, **flops}
 
@@ -226,7 +227,8 @@ def test_the_table_says_ratios_and_what_is_missing(benchmark):
     found["PyTorch, our loss"] = {"failed": "out of memory"}
     shown = results.trainers_table(found, ("plain", "ContextLM", "PyTorch", "PyTorch, our loss"), 989.0)
     rows = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
-    assert rows["plain"][-7:] == ["1.250", "PyTorch", "40.4%", "38.4%", "3.0", "12", "10"]
+    assert rows["plain"][-8:] == ["1.250", "PyTorch", "40.4%", "38.4%", "80.0%", "3.0", "12", "10"]
+    assert "sustained: " in shown
     assert "0.950" in rows["ContextLM"] and "not in turns: plain and PyTorch:" in shown and "PyTorch, our" not in shown
     wanted = dict.fromkeys(found, 3)
     assert results.not_measured(found, wanted, {"the whole loop": False, "profile of plain": True})[-2:] == [
@@ -339,6 +341,11 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
     assert json.loads((tmp_path / "some_CPU.json").read_text())["models"] == json.loads(written)["models"]
     assert capsys.readouterr().out.splitlines()[2:] == shown.splitlines()[2:]
+
+
+def test_trainers_can_be_chosen(benchmark):
+    words = ["--trainers", "PyTorch", "plain", "--fp8", "--out", "unused"]
+    assert benchmark("gpu_bench").windows(benchmark("gpu").read(words)) == {"plain": 3, "PyTorch": 3, "plain, fp8": 3}
 
 
 def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeypatch):
