@@ -43,6 +43,11 @@ PEAKS = (
     Measured("2026-11-26", "H200", PLAIN.replace("gpt2", "contextlm-gpt2"), UNBUFFERED, 14.66),
     Measured("2026-11-26", "H200", "--model gpt2-1.5b --micro-batch-size 16", UNBUFFERED, 59.97),
     Measured("2026-11-26", "H200", "--model contextlm-gpt2-1.5b --micro-batch-size 16", UNBUFFERED, 61.06),
+    Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 24", UNBUFFERED, 79.84),
+    Measured("2026-11-27", "H200", "--model pythia-410m --micro-batch-size 16", UNBUFFERED, 34.32),
+    Measured("2026-11-27", "H200", "--model contextlm-pythia-410m --micro-batch-size 16", UNBUFFERED, 35.27),
+    Measured("2026-11-27", "H200", "--model pythia-160m --micro-batch-size 16", UNBUFFERED, 15.03),
+    Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 40", UNBUFFERED, 119.8),  # plain PyTorch
 )
 
 
