@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
         type=subject,
         default=[subject("gpt2-124m:32"), subject("gpt2-1.5b:16")],
         metavar="PRESET:BATCH",
-        help="plain presets with their micro-batch size; each is measured with its context head too",
+        help="plain presets with their micro-batch size, as gpt2-124m:32, or gpt2-124m:32x4 for four micro-batches an "
+        "iteration, whose gradients are added up in fp32; each is measured with its context head too",
     )
     parser.add_argument(
         "--trainers",

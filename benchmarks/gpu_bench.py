@@ -154,7 +154,7 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
     job = Job(
         windows(options),
         options.seconds,
-        model.micro_batch_size * plain.model.seq_length,
+        plain.global_batch_size(1) * plain.model.seq_length,
         num_parameters(plain),
         opened,
         profile,

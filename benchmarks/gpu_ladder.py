@@ -16,6 +16,7 @@ from unittest import mock
 
 from contextlm.config.compile_unit import replays
 from contextlm.config.schema import Config
+from contextlm.config.unbuffered import adds_nothing_up
 from gpu_trainers import num_parameters, vocab_size
 from table import table
 
@@ -24,7 +25,7 @@ SECONDS = 6.0  # of a window
 
 
 class Sizes(NamedTuple):
-    """What the bytes follow from; `joins`: 1 where nothing is rotated, else 0."""
+    """What the bytes follow from."""
 
     tokens: int
     layers: int
@@ -32,17 +33,15 @@ class Sizes(NamedTuple):
     scores: int  # of one layer's attention
     logits: int
     parameters: int
-    joins: int
 
     @classmethod
     def of(cls, config: Config) -> Sizes:
         """Those of a configuration."""
-        model, batch = config.model, config.training.micro_batch_size
+        model, batch = config.model, config.global_batch_size(1)
         tokens = model.seq_length * batch
         scores = tokens * model.seq_length * model.num_attention_heads
         logits = tokens * model.padded_vocab_size(vocab_size(config), 1)
-        joins = int(model.position_embedding_type != "rope")
-        return cls(tokens, model.num_layers, model.hidden_size, scores, logits, num_parameters(config), joins)
+        return cls(tokens, model.num_layers, model.hidden_size, scores, logits, num_parameters(config))
 
 
 class Rung(NamedTuple):
@@ -71,8 +70,12 @@ def rungs(config: Config) -> tuple[Rung, ...]:
         "none, it is launches",
         {"cuda_graphs": "off"},
     )
-    rows = [_WHOLE_ROWS] if 1024 < config.model.hidden_size <= 2048 else []
-    return (*_RUNGS, *rows, *([together] if replays(config, 1, on_cuda=True) else []))
+    applies = {
+        _UNBUFFERED.name: adds_nothing_up(config, 1),
+        _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= 2048,
+        together.name: replays(config, 1, on_cuda=True),
+    }
+    return tuple(rung for rung in (*_RUNGS, together) if applies.get(rung.name, True))
 
 
 @contextlib.contextmanager
@@ -188,6 +191,18 @@ def _megatrons_loss() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(ContextLM, "_fused_losses", losses)
 
 
+_UNBUFFERED = Rung(
+    "gradients without a buffer",
+    _buffers,
+    lambda s: 10.0 * s.parameters,
+    "bf16 gradients into an fp32 buffer (6), norm and AdamW read half (4)",
+)
+_WHOLE_ROWS = Rung(
+    "rows read once",
+    _rows_read_twice,
+    lambda s: 8.0 * s.hidden * s.tokens * s.layers,
+    "what LayerNorm's forward pass adds up, 8 H a token and layer",
+)
 _RUNGS = (
     Rung(
         "torch's attention",
@@ -213,12 +228,7 @@ _RUNGS = (
         lambda s: 20.0 * s.parameters,
         "fp32 gradients read and written by the division and the clip (16), masters read for the weights (4)",
     ),
-    Rung(
-        "gradients without a buffer",
-        _buffers,
-        lambda s: 10.0 * s.parameters,
-        "bf16 gradients into an fp32 buffer (6), norm and AdamW read half (4)",
-    ),
+    _UNBUFFERED,
     Rung(
         "loss kernels",
         _megatrons_loss,
@@ -242,13 +252,8 @@ _RUNGS = (
     Rung(
         "GELU's kernels",
         _compilers_gelu,
-        lambda s: (16.0 + 6.0 * s.joins) * s.hidden * s.tokens * s.layers,
-        "GELU's input and gradient read again, 16 H; where nothing is rotated those of q, k and v, 6 H",
+        lambda s: 16.0 * s.hidden * s.tokens * s.layers,
+        "GELU's input and gradient read again, 16 H a token and layer",
     ),
-)
-_WHOLE_ROWS = Rung(
-    "rows read once",
-    _rows_read_twice,
-    lambda s: 8.0 * s.hidden * s.tokens * s.layers,
-    "what LayerNorm's forward pass adds up, 8 H a token and layer",
+    _WHOLE_ROWS,
 )

@@ -2,12 +2,13 @@
 
 bf16 weights with fp32 masters, the whole model compiled as one graph with its loss, with the trainer's own mend of the
 compiler (`model/whole_rows.py`), one-kernel AdamW that clips and writes the bf16 weights (the trainer's own kernel),
-tokens that lie on the GPU.
+tokens that lie on the GPU. Gradients of several micro-batches are added up in fp32, by kernels of the compiler.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,19 +39,24 @@ def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[St
     mode = "reduce-overhead" if replays(config, 1, on_cuda=True) else None
     compiled = torch.compile(gpt.logits if our_loss else gpt, fullgraph=True, dynamic=False, mode=mode)
     forward = _with_our_loss(compiled) if our_loss else compiled
-    update = _Update(gpt, config.optimizer)
+    num_microbatches = config.num_microbatches(1)
+    update = _Update(gpt, config.optimizer, adds_up=num_microbatches > 1)
     shape = (BATCHES, config.training.micro_batch_size, config.model.seq_length + 1)
     tokens = torch.randint(0, vocab_size(config), shape, device=process.device)
     inputs, labels = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
-    count = 0
+    numbers = itertools.cycle(range(BATCHES))
 
     def step() -> Tensor:
-        nonlocal count
-        loss = forward(inputs[count % BATCHES], labels[count % BATCHES])
-        loss.backward()
+        losses = []
+        for n in range(num_microbatches):
+            batch = next(numbers)
+            loss = forward(inputs[batch], labels[batch])
+            (loss / num_microbatches if num_microbatches > 1 else loss).backward()
+            if num_microbatches > 1:
+                update.add(is_first=n == 0)
+            losses.append(loss.detach())
         update()
-        count += 1
-        return loss.detach()
+        return torch.stack(losses).mean()
 
     yield step
 
@@ -69,9 +75,9 @@ def _with_our_loss(logits: Any) -> Any:
 
 
 class _Update:
-    """Norm, clip and AdamW over bf16 gradients, with fp32 master weights; no decay for vectors."""
+    """Norm, clip and AdamW over bf16 gradients or fp32 sums of them, with fp32 master weights; no decay for vectors."""
 
-    def __init__(self, gpt: nn.Module, settings: Any) -> None:
+    def __init__(self, gpt: nn.Module, settings: Any, *, adds_up: bool) -> None:
         self.settings = settings
         parameters = list(gpt.parameters())
         self.groups = [
@@ -80,14 +86,24 @@ class _Update:
         ]
         self.masters = {p: p.detach().float() for p in parameters}
         self.moments = {p: (torch.zeros_like(m), torch.zeros_like(m)) for p, m in self.masters.items()}
+        self.sums = {p: torch.zeros_like(m) for p, m in self.masters.items()} if adds_up else {}
+        self.replace: Any = torch.compile(torch._foreach_copy_, dynamic=False)
+        self.increase: Any = torch.compile(torch._foreach_add_, dynamic=False)
         self.step = torch.zeros(1, device=parameters[0].device)
         self.never = torch.zeros_like(self.step)
         self.kernels: dict[tuple[int, ...], list[Any]] = {}
         self.blocks: list[Any] = []
 
+    def add(self, *, is_first: bool) -> None:
+        """Take the gradients of a micro-batch, the first one in place of the iteration before."""
+        add = self.replace if is_first else self.increase
+        add(list(self.sums.values()), [p.grad for p in self.sums if p.grad is not None])
+        for p in self.sums:
+            p.grad = None
+
     def __call__(self) -> None:
         settings = self.settings
-        gradients = {p: p.grad for p in self.masters if p.grad is not None}
+        gradients = self.sums or {p: p.grad for p in self.masters if p.grad is not None}
         assert len(gradients) == len(self.masters)
         norms = torch._foreach_norm(list(gradients.values()), dtype=torch.float32)
         scale = (settings.clip_grad / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)

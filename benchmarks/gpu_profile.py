@@ -40,7 +40,7 @@ def profiled(step: Callable[[], object], config: Config) -> dict[str, Any]:
 def known_bytes(config: Config) -> dict[str, float]:
     """Bytes an iteration that our own kernels move, by their names: those of the loss, of AdamW, of the norm."""
     model = config.model
-    logits = model.seq_length * config.training.micro_batch_size * model.padded_vocab_size(vocab_size(config), 1)
+    logits = model.seq_length * config.global_batch_size(1) * model.padded_vocab_size(vocab_size(config), 1)
     gradient = 2 if adds_nothing_up(config, 1) else 4
     parameters = num_parameters(config)
     return {

@@ -49,20 +49,22 @@ Step = Callable[[], object]
 
 
 class Subject(NamedTuple):
-    """A plain preset and its micro-batch, which is an iteration's whole batch."""
+    """A plain preset, its micro-batch, and how many of them an iteration has."""
 
     preset: str
     micro_batch_size: int
+    num_microbatches: int = 1
 
     def __str__(self) -> str:
-        return f"{self.preset}:{self.micro_batch_size}"
+        several = f"x{self.num_microbatches}" if self.num_microbatches > 1 else ""
+        return f"{self.preset}:{self.micro_batch_size}{several}"
 
     def configuration(self, trainer: str, data: Path, **values: Any) -> Config:
         """What a trainer is built from; the peer takes the plain model's."""
         chosen = preset(f"contextlm-{self.preset}" if trainer in (CONTEXT, CONTEXT_AGAIN) else self.preset)
         settings = {
             "micro_batch_size": self.micro_batch_size,
-            "global_batch_size": self.micro_batch_size,
+            "global_batch_size": self.micro_batch_size * self.num_microbatches,
             "train_iters": 1_000_000,
             "bf16": True,
             "data_path": (str(data),),
@@ -74,14 +76,17 @@ class Subject(NamedTuple):
 
 
 def subject(text: str) -> Subject:
-    """`PRESET:MICRO_BATCH_SIZE` of a plain preset that has a vocabulary."""
-    name, _, size = text.partition(":")
+    """`PRESET:MICRO_BATCH_SIZE`, or `PRESET:MICRO_BATCH_SIZExNUMBER`, of a plain preset that has a vocabulary."""
+    name, _, batch = text.partition(":")
+    size, has_several, number = batch.partition("x")
     plain = [known for known in preset_names() if not known.startswith("contextlm-") and not known.endswith("-tiny")]
-    if name not in plain or not size.isdigit() or int(size) < 1:
+    counts = [size, number] if has_several else [size]
+    if name not in plain or not all(count.isdigit() and int(count) for count in counts):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32, with one of {', '.join(plain)}"
+            f"{text!r}: give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32, or gpt2-124m:32x4 for four micro-batches an "
+            f"iteration, with one of {', '.join(plain)}"
         )
-    return Subject(name, int(size))
+    return Subject(name, *map(int, counts))
 
 
 def vocab_size(config: Config) -> int:

@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -54,8 +55,8 @@ class TorchKernel:
             weight.copy_(master)
 
 
-@pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
-def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, backbone):
+@pytest.mark.parametrize(("backbone", "num_microbatches"), [("gpt2", 1), ("gpt2", 2), ("pythia", 1)])
+def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, backbone, num_microbatches):
     """Its loop, norm, clip, groups and masters; in fp32, with AdamW as torch has it."""
     kinds = namedtuple("kinds", ["gradient", "master", "exp_avg", "exp_avg_sq", "weight"])
     module = SimpleNamespace(AdamWKernel=TorchKernel, Blocks=lambda sizes, device: None, Parameter=kinds)
@@ -63,7 +64,8 @@ def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, ba
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
     values = {"vocab_size": VOCAB_SIZE, "micro_batch_size": 2, "lr": 1e-2, "weight_decay": 1.0, "clip_grad": 0.5}
-    config = small_config(backbone, context_chunk_size=0, **values)
+    batch = {"global_batch_size": 2 * num_microbatches}
+    config = small_config(backbone, context_chunk_size=0, **values, **batch)
     torch.manual_seed(0)
     expected = benchmark("plain_trainer").PlainTrainer(config, VOCAB_SIZE)
     tokens = torch.randint(0, VOCAB_SIZE, (8, 2, config.model.seq_length + 1))
@@ -71,7 +73,9 @@ def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, ba
     torch.manual_seed(0)
     with benchmark("gpu_peer").peer(config, SimpleNamespace(device="cpu")) as step:
         found = [step().item() for _ in range(10)]
-    reference = [expected.step([tokens[n % 8]], 1).item() for n in range(10)]
+    batches = itertools.cycle(tokens)
+    given = [[next(batches) for _ in range(num_microbatches)] for _ in range(10)]
+    reference = [expected.step(micro_batches, num_microbatches).item() for micro_batches in given]
     assert found == pytest.approx(reference, abs=1e-4) and abs(found[8] - found[0]) > 0.02
 
 
@@ -316,13 +320,15 @@ def test_the_profile_says_the_distance_from_the_roofline(benchmark, trace):
     assert lines["unheard of"][-1] == "1" and lines["idle"][1:] == ["0.067", "33.5%"]
 
 
-@pytest.mark.parametrize("family", ["gpt2-124m", pytest.param("pythia-160m", marks=pytest.mark.full)])
-def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
+@pytest.mark.parametrize(
+    ("model", "num_steps"), [("gpt2-124m:2", 10), pytest.param("pythia-160m:2x2", 9, marks=pytest.mark.full)]
+)
+def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, model, num_steps):
     """A tiny model on the CPU, uncompiled: trainers, ladder and loop; the numbers mean nothing."""
     gpu, bench, trainers = benchmark("gpu"), benchmark("gpu_bench"), benchmark("gpu_trainers")
-    model = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "seq_length": 16, "vocab_size": 100}
+    sizes = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "seq_length": 16, "vocab_size": 100}
     presets = trainers.preset
-    monkeypatch.setattr(trainers, "preset", lambda name: presets(name) | {"model": presets(name)["model"] | model})
+    monkeypatch.setattr(trainers, "preset", lambda name: presets(name) | {"model": presets(name)["model"] | sizes})
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: None)
     monkeypatch.setattr(bench, "peer", lambda *_, **__: contextlib.nullcontext(lambda: None))
@@ -331,11 +337,11 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, family):
     monkeypatch.setattr("contextlm.data.loader.POLL_SECONDS", 0.01)  # a loader that is closed ends at once
     monkeypatch.setattr(benchmark("gpu_loop"), "ROUNDS", 1)
 
-    words = ["--model", f"{family}:2", "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
+    words = ["--model", model, "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
     shown = capsys.readouterr().out
     assert "not measured" not in shown and "one checkpoint in the middle" in shown, shown
-    assert shown.count("\n+ ") == 10 + 3 and "ContextLM, recomputed" in shown, shown
+    assert shown.count("\n+ ") == num_steps + 3 and "ContextLM, recomputed" in shown, shown
     written = (tmp_path / "some_CPU.json").read_text()
     monkeypatch.setattr(bench, "build_run", None)  # everything is there: nothing is built again
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
@@ -364,7 +370,17 @@ def test_ceilings_are_measured(benchmark):
     assert rates.flops_per_second > 0 and rates.bytes_per_second > 0
 
 
-@pytest.mark.parametrize("text", ["gpt2-124m", "gpt2-124m:0", "gpt2-tiny:8", "contextlm-gpt2-124m:32", "llama:1"])
+def test_several_microbatches(benchmark):
+    options = benchmark("gpu").read(["--model", "gpt2-124m:32x4", "pythia-70m:4", "--out", "unused"])
+    assert [str(model) for model in options.model] == ["gpt2-124m:32x4", "pythia-70m:4"]
+    config = options.model[0].configuration("plain", Path("unused"))
+    assert (config.training.micro_batch_size, config.training.global_batch_size) == (32, 128)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gpt2-124m", "gpt2-124m:0", "gpt2-124m:8x", "gpt2-124m:8x0", "gpt2-tiny:8", "contextlm-gpt2-124m:32", "llama:1"],
+)
 def test_what_is_no_subject_is_refused(benchmark, capsys, text):
     with pytest.raises(SystemExit):
         benchmark("gpu").read(["--model", text, "--out", "unused"])
