@@ -10,11 +10,15 @@ Only what compiles imports this: it takes the compiler along.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch._inductor.config
 from torch._inductor.choices import InductorChoices
-from torch._inductor.codegen.simd_kernel_features import SIMDKernelFeatures
 from torch._inductor.runtime.hints import ReductionHint
 from torch._inductor.virtualized import V
+
+if TYPE_CHECKING:
+    from torch._inductor.codegen.simd_kernel_features import SIMDKernelFeatures
 
 _MAX_COLUMNS = 2048
 

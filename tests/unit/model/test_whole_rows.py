@@ -6,9 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import sympy
-
-pytest.importorskip("torch._inductor.codegen.simd_kernel_features")
-
 from torch._inductor import config
 from torch._inductor.choices import InductorChoices
 from torch._inductor.runtime.hints import ReductionHint
