@@ -78,7 +78,8 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; `profile` and `loop` are the trainers of which that is asked."""
     options = parser().parse_args(arguments)
     options.loop = () if options.loop is None else tuple(options.loop) or (PLAIN,)
-    options.profile = () if options.profile is None else tuple(options.profile) or (PLAIN, CONTEXT)
+    ours = tuple(name for name in (PLAIN, CONTEXT) if name in options.trainers)
+    options.profile = () if options.profile is None else tuple(options.profile) or ours
     return options
 
 
@@ -109,18 +110,18 @@ def bench_on(device: str, options: argparse.Namespace) -> None:
 def shown(bench: Bench, model: Subject) -> str:
     """Everything that is known of a model."""
     found, options, config = bench.found(model), bench.options, bench.config(model, PLAIN)
-    blocks = [trainers_table(found, tuple(windows(options)), peak_tflops(bench.results["device"]))]
+    blocks = [trainers_table(found, peak_tflops(bench.results["device"]))]
     if attention := found.get("attention"):
         blocks.append(gpu_attention.shown(attention["seconds"], attention["taken"]))
     profiles = {name: found[name]["profile"] for name in (PLAIN, CONTEXT, PEER) if "profile" in found.get(name, {})}
     for name, profile in profiles.items():
-        blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings)}")
+        blocks.append(f"{name}, an iteration\n{gpu_profile.shown(profile, bench.ceilings_of(profile))}")
     ladder, steps = found.get("ladder", {}), (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs(config)))
     rates = {name: rate for name, rate in ladder.items() if isinstance(rate, float)}
     if rates:
         if found.get(PLAIN, {}).get("windows"):
             rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
-        steps_shown = gpu_ladder.shown(rates, config, bench.ceilings.bytes_per_second)
+        steps_shown = gpu_ladder.shown(rates, config, bench.ceilings_of(found).bytes_per_second)
         blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{steps_shown}")
     loops = {name: loop for name, loop in found.get("loop", {}).items() if loop["rounds"]}
     for name, loop in loops.items():

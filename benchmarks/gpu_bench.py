@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from gpu_ceilings import Ceilings
 from gpu_clock import Budget, first_seconds, window
 from gpu_peer import peer
 from gpu_trainers import (
+    AGAINST,
     CONTEXT,
     CONTEXT_AGAIN,
     PEER,
@@ -75,6 +76,10 @@ class Bench(NamedTuple):
         """Those of this call."""
         return Ceilings(**self.results["ceilings"])
 
+    def ceilings_of(self, noted: Mapping[str, Any]) -> Ceilings:
+        """Those of the call that noted something, if it did note them."""
+        return Ceilings(**noted.get("ceilings", self.results["ceilings"]))
+
 
 @contextlib.contextmanager
 def started(options: argparse.Namespace, results: dict[str, Any], keep: Callable[[], None]) -> Iterator[Bench]:
@@ -121,7 +126,8 @@ def windows(options: argparse.Namespace) -> dict[str, int]:
     extra = [name for name, asked in ((PEER_OUR_LOSS, options.our_loss), (PLAIN_FP8, options.fp8)) if asked]
     chosen = [name for name in (PLAIN, PEER, CONTEXT) if name in options.trainers]
     wanted = dict.fromkeys((*chosen, *extra), options.windows)
-    return wanted | dict.fromkeys((PLAIN_AGAIN, CONTEXT_AGAIN) if options.recompute else (), min(1, options.windows))
+    again = [name for name in (PLAIN_AGAIN, CONTEXT_AGAIN) if options.recompute and AGAINST[name] in chosen]
+    return wanted | dict.fromkeys(again, min(1, options.windows))
 
 
 def measure_trainers(bench: Bench, model: Subject) -> None:
@@ -145,7 +151,8 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
 
     def profile(name: str, step: Step) -> None:
         if lacks_profile(name):
-            found[name]["profile"] = gpu_profile.profiled(step, configs[name])
+            profiled = gpu_profile.profiled(step, configs[name])
+            found[name]["profile"] = {**profiled, "ceilings": bench.results["ceilings"]}
 
     def lacks_profile(name: str) -> bool:
         return name in options.profile and "profile" not in found.get(name, {})
@@ -169,7 +176,7 @@ def measure_ladder(bench: Bench, model: Subject) -> None:
     """A short window of each rung but the last, which is the plain trainer; iterations a second."""
     found, rungs = bench.found(model), gpu_ladder.rungs(bench.config(model, PLAIN))
     ladder, sizes = found.setdefault("ladder", {}), gpu_ladder.Sizes.of(bench.config(model, PLAIN))
-    found["ladder_bytes"] = {rung.name: rung.saves(sizes) for rung in rungs}
+    found |= {"ladder_bytes": {rung.name: rung.saves(sizes) for rung in rungs}, "ceilings": bench.results["ceilings"]}
     for number, name in enumerate((gpu_ladder.BARE, *(rung.name for rung in rungs[:-1]))):
         needed = first_seconds(found, PLAIN, num_parameters(bench.config(model, PLAIN))) + gpu_ladder.SECONDS
         if isinstance(ladder.get(name), float) or not bench.budget.allows(needed):

@@ -63,6 +63,8 @@ class Rung(NamedTuple):
 
 def rungs(config: Config) -> tuple[Rung, ...]:
     """From the bottom, those that make a difference to this configuration."""
+    from contextlm.model import whole_rows  # takes the compiler along
+
     together = Rung(
         "kernels launched together",
         contextlib.nullcontext,
@@ -72,7 +74,7 @@ def rungs(config: Config) -> tuple[Rung, ...]:
     )
     applies = {
         _UNBUFFERED.name: adds_nothing_up(config, 1),
-        _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= 2048,
+        _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= 2048 and whole_rows.has_place(),
         together.name: replays(config, 1, on_cuda=True),
     }
     return tuple(rung for rung in (*_RUNGS, together) if applies.get(rung.name, True))

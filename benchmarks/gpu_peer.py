@@ -54,7 +54,7 @@ def peer(config: Config, process: Any, *, our_loss: bool = False) -> Iterator[St
             (loss / num_microbatches if num_microbatches > 1 else loss).backward()
             if num_microbatches > 1:
                 update.add(is_first=n == 0)
-            losses.append(loss.detach())
+            losses.append(loss.detach().clone())  # a CUDA graph's output is gone after its next run
         update()
         return torch.stack(losses).mean()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from gpu_trainers import AGAINST, CONTEXT, PLAIN
+from gpu_trainers import AGAINST, CONTEXT, PLAIN, TRAINERS
 from gpu_turns import in_turns
 from table import table
 
@@ -26,15 +26,14 @@ HEADINGS = (
 )
 
 
-def trainers_table(found: Mapping[str, Any], names: Sequence[str], peak_tflops: float | None) -> str:
+def trainers_table(found: Mapping[str, Any], peak_tflops: float | None) -> str:
     """One line for each trainer that has windows.
 
     Args:
         found: trainer -> its results.
-        names: the trainers, in the order of their lines.
         peak_tflops: of the device; None leaves the MFU empty.
     """
-    medians = {name: median(found[name]) for name in names if found.get(name, {}).get("windows")}
+    medians = {name: median(found[name]) for name in TRAINERS if found.get(name, {}).get("windows")}
     rows, apart = [], []
     for name, rate in medians.items():
         result, other = found[name], AGAINST.get(name)

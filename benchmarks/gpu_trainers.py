@@ -25,6 +25,7 @@ PLAIN, CONTEXT, PEER = "plain", "ContextLM", "PyTorch"
 PEER_OUR_LOSS = "PyTorch, our loss"
 PLAIN_AGAIN, CONTEXT_AGAIN = "plain, recomputed", "ContextLM, recomputed"
 PLAIN_FP8 = "plain, fp8"
+TRAINERS = (PLAIN, PEER, CONTEXT, PEER_OUR_LOSS, PLAIN_FP8, PLAIN_AGAIN, CONTEXT_AGAIN)
 AGAINST = {
     PLAIN: PEER,
     CONTEXT: PLAIN,

@@ -40,9 +40,13 @@ class WholeRows(InductorChoices):
         return stock
 
 
+def has_place() -> bool:
+    """Whether torch can be told; 2.10 and later can."""
+    return hasattr(torch._inductor.config, "inductor_choices_class")
+
+
 def read_rows_once() -> None:
-    """Apply the mend to what this process compiles from now on, where torch has a place for it (2.10 and later)."""
-    config = torch._inductor.config
-    if getattr(config, "inductor_choices_class", WholeRows) is None:
-        config.inductor_choices_class = WholeRows
+    """Apply the mend to what this thread compiles from now on, where that has a place and nobody else took it."""
+    if has_place() and torch._inductor.config.inductor_choices_class is None:
+        torch._inductor.config.inductor_choices_class = WholeRows
         V.set_choices_handler(WholeRows())  # this thread may have taken torch's already

@@ -229,7 +229,7 @@ def test_the_table_says_ratios_and_what_is_missing(benchmark):
 
     found = {"plain": result(2e5, 0), "ContextLM": result(1.9e5, 30), "PyTorch": result(1.6e5, 1000)}
     found["PyTorch, our loss"] = {"failed": "out of memory"}
-    shown = results.trainers_table(found, ("plain", "ContextLM", "PyTorch", "PyTorch, our loss"), 989.0)
+    shown = results.trainers_table(found, 989.0)
     rows = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
     assert rows["plain"][-8:] == ["1.250", "PyTorch", "40.4%", "38.4%", "80.0%", "3.0", "12", "10"]
     assert "sustained: " in shown
@@ -351,7 +351,31 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, model, num_st
 
 def test_trainers_can_be_chosen(benchmark):
     words = ["--trainers", "PyTorch", "plain", "--fp8", "--out", "unused"]
-    assert benchmark("gpu_bench").windows(benchmark("gpu").read(words)) == {"plain": 3, "PyTorch": 3, "plain, fp8": 3}
+    options = benchmark("gpu").read(["--recompute", "--profile", *words])
+    expected = {"plain": 3, "PyTorch": 3, "plain, fp8": 3, "plain, recomputed": 1}
+    assert benchmark("gpu_bench").windows(options) == expected and options.profile == ("plain",)
+
+
+def test_the_ladder_can_read_rows_twice(benchmark, monkeypatch):
+    from torch._inductor import config
+    from torch._inductor.virtualized import V
+
+    from contextlm.model import whole_rows
+
+    ladder, subject = benchmark("gpu_ladder"), benchmark("gpu_trainers").subject
+    narrow, wide = (
+        [rung for rung in ladder.rungs(subject(text).configuration("plain", Path("unused"))) if "rows" in rung.name]
+        for text in ("gpt2-124m:32", "gpt2-1.5b:16")
+    )
+    assert not narrow and len(wide) == whole_rows.has_place()
+    monkeypatch.setattr(config, "inductor_choices_class", None, raising=False)
+    with V.set_choices_handler(V.choices):  # puts back what is there now
+        whole_rows.read_rows_once()
+        with ladder.without(wide):
+            whole_rows.read_rows_once()  # as every run does
+            assert not wide or config.inductor_choices_class is None
+            assert not isinstance(V.choices, whole_rows.WholeRows)
+        assert isinstance(V.choices, whole_rows.WholeRows) == whole_rows.has_place()
 
 
 def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeypatch):

@@ -114,6 +114,6 @@ def _serve(pipe: Any, variables: dict[str, str]) -> None:
             pipe.send((None, result))
         except BaseException:
             pipe.send((traceback.format_exc(), None))
-        if "torch._dynamo" in sys.modules:
-            torch._dynamo.reset()  # torch compiles one function only so often, and here it is another model's each time
+        if torch.cuda.is_initialized() and "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()  # on a GPU models are compiled, and torch compiles one function only so often
         gc.collect()  # models are full of cycles, and hold process groups with their threads

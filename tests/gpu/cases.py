@@ -62,6 +62,7 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()  # those of an earlier case are not this one's
     began = torch.cuda.memory_allocated()
+    assert began < 2**26, f"{began} bytes of an earlier case are held, and may be let go in this one"
     with small_run(backbone, **values) as run:
         batches = run.micro_batches(run.datasets.train, 0, 3 * run.num_microbatches)
         for _ in range(3):  # in the first the optimizer makes its states, and there is no peak of a later one yet

@@ -41,7 +41,7 @@ def test_a_model_has_the_same_gradients(gpu_pool: Pool, backbone: str, unit: str
 
 
 @pytest.mark.parametrize("unit", ["model", "off"])
-def test_it_is_used(gpu_pool: Pool, unit: str) -> None:
-    # In four layers and the two of the predictor.
+def test_they_are_used(gpu_pool: Pool, unit: str) -> None:
+    # In four layers and the two of the predictor, forward and backward.
     found = gpu_pool.run(bias_cases.calls, 1, values={"bf16": True, "compile": unit})
-    assert found == [6]
+    assert found == [12]

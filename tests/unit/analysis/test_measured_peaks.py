@@ -47,7 +47,6 @@ PEAKS = (
     Measured("2026-11-27", "H200", "--model pythia-410m --micro-batch-size 16", UNBUFFERED, 34.32),
     Measured("2026-11-27", "H200", "--model contextlm-pythia-410m --micro-batch-size 16", UNBUFFERED, 35.27),
     Measured("2026-11-27", "H200", "--model pythia-160m --micro-batch-size 16", UNBUFFERED, 15.03),
-    Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 40", UNBUFFERED, 119.8),  # plain PyTorch
 )
 
 
