@@ -25,7 +25,7 @@ from contextlm.errors import UserError, tell_warnings
 from contextlm.megatron.kernel_compiler import compiler_problems
 from contextlm.preflight import disk
 from contextlm.preflight.folders import write_error
-from contextlm.preflight.products import fp8_problems, graph_problems
+from contextlm.preflight.products import fp8_device_problems, graph_problems
 from contextlm.preflight.words import size
 from contextlm.training import whereabouts
 from contextlm.training.whereabouts import Whereabouts
@@ -58,7 +58,7 @@ def check(config: Config, where: Whereabouts, refusals: Sequence[str] = ()) -> P
         UserError: every problem.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    problems = [*refusals, *compiler_problems(), *graph_problems(config), *fp8_problems(config)]
+    problems = [*refusals, *compiler_problems(), *graph_problems(config), *fp8_device_problems(config)]
     trains = not config.training.skip_train
     where.at(whereabouts.OPENING_TOKENIZER)
     tokenizer = _collected(problems, lambda: build_tokenizer(config.data, config.model.vocab_size))

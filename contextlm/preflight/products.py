@@ -12,7 +12,7 @@ _LEAST = (8, 9)
 """Compute capability."""
 
 
-def fp8_problems(config: Config) -> list[str]:
+def fp8_device_problems(config: Config) -> list[str]:
     """Why `--fp8-format` cannot be had on this rank's device, if it is asked for."""
     if not config.fp8:
         return []

@@ -7,7 +7,7 @@ import torch
 
 from contextlm.errors import UserError
 from contextlm.preflight import host_checks
-from contextlm.preflight.products import fp8_problems
+from contextlm.preflight.products import fp8_device_problems
 from contextlm.training.whereabouts import Whereabouts
 from tests.small_configs import small_config
 
@@ -30,17 +30,17 @@ def devices(monkeypatch):
 @pytest.mark.parametrize("capability", [(8, 9), (9, 0), (10, 0), (12, 0)])
 def test_a_device_that_has_them(devices, capability):
     devices(capability)
-    assert fp8_problems(small_config(**EIGHT_BITS)) == []
+    assert fp8_device_problems(small_config(**EIGHT_BITS)) == []
 
 
 def test_each_rank_looks_at_its_own_device(devices, monkeypatch):
     devices((9, 0), (8, 6))
-    assert fp8_problems(small_config(**EIGHT_BITS)) == []
+    assert fp8_device_problems(small_config(**EIGHT_BITS)) == []
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert fp8_problems(small_config(**EIGHT_BITS)) == [
+    assert fp8_device_problems(small_config(**EIGHT_BITS)) == [
         "--fp8-format hybrid: GPU 1 has compute capability 8.6, and this needs 8.9; drop it"
     ]
-    assert fp8_problems(small_config(bf16=True)) == []
+    assert fp8_device_problems(small_config(bf16=True)) == []
 
 
 def test_a_machine_without_any_is_told_with_the_rest(devices):
