@@ -74,7 +74,7 @@ def rungs(config: Config) -> tuple[Rung, ...]:
     )
     applies = {
         _UNBUFFERED.name: adds_nothing_up(config, 1),
-        _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= 2048 and whole_rows.has_place(),
+        _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= whole_rows.MAX_COLUMNS and whole_rows.has_place(),
         together.name: replays(config, 1, on_cuda=True),
     }
     return tuple(rung for rung in (*_RUNGS, together) if applies.get(rung.name, True))
@@ -149,7 +149,7 @@ def _rows_read_twice() -> Iterator[None]:
 
     with (
         mock.patch.object(whole_rows, "read_rows_once", lambda: None),
-        mock.patch.object(torch._inductor.config, "inductor_choices_class", None),  # caches go by this
+        torch._inductor.config.patch(inductor_choices_class=None),  # caches go by this
         V.set_choices_handler(InductorChoices()),  # and what is compiled by that
     ):
         yield

@@ -20,7 +20,7 @@ from torch._inductor.virtualized import V
 if TYPE_CHECKING:
     from torch._inductor.codegen.simd_kernel_features import SIMDKernelFeatures
 
-_MAX_COLUMNS = 2048
+MAX_COLUMNS = 2048
 
 
 class WholeRows(InductorChoices):
@@ -28,13 +28,13 @@ class WholeRows(InductorChoices):
 
     def uuid(self) -> str:
         """Keeps what is compiled so apart in the compiler's cache."""
-        return f"contextlm rows of {_MAX_COLUMNS}"
+        return f"contextlm rows of {MAX_COLUMNS}"
 
     @staticmethod
     def should_use_persistent_reduction(features: SIMDKernelFeatures, cooperative_reduction: bool) -> bool:
         """Whether a kernel holds all that it reduces at once; rows are what lies side by side in memory."""
         is_row = features.get_reduction_hint() == ReductionHint.INNER and not cooperative_reduction
-        if is_row and V.graph.sizevars.statically_known_leq(features.reduction_numel, _MAX_COLUMNS):
+        if is_row and V.graph.sizevars.statically_known_leq(features.reduction_numel, MAX_COLUMNS):
             return True
         stock: bool = InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
         return stock

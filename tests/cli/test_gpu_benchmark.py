@@ -356,8 +356,9 @@ def test_trainers_can_be_chosen(benchmark):
     assert benchmark("gpu_bench").windows(options) == expected and options.profile == ("plain",)
 
 
-def test_the_ladder_can_read_rows_twice(benchmark, monkeypatch):
+def test_the_ladder_can_read_rows_twice(benchmark):
     from torch._inductor import config
+    from torch._inductor.choices import InductorChoices
     from torch._inductor.virtualized import V
 
     from contextlm.model import whole_rows
@@ -368,14 +369,15 @@ def test_the_ladder_can_read_rows_twice(benchmark, monkeypatch):
         for text in ("gpt2-124m:32", "gpt2-1.5b:16")
     )
     assert not narrow and len(wide) == whole_rows.has_place()
-    monkeypatch.setattr(config, "inductor_choices_class", None, raising=False)
-    with V.set_choices_handler(V.choices):  # puts back what is there now
+    if not wide:
+        return
+    # Both put back what is there now.
+    with config.patch(inductor_choices_class=None), V.set_choices_handler(InductorChoices()):
         whole_rows.read_rows_once()
         with ladder.without(wide):
             whole_rows.read_rows_once()  # as every run does
-            assert not wide or config.inductor_choices_class is None
-            assert not isinstance(V.choices, whole_rows.WholeRows)
-        assert isinstance(V.choices, whole_rows.WholeRows) == whole_rows.has_place()
+            assert config.inductor_choices_class is None and not isinstance(V.choices, whole_rows.WholeRows)
+        assert config.inductor_choices_class is type(V.choices) is whole_rows.WholeRows
 
 
 def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeypatch):

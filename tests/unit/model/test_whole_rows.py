@@ -36,13 +36,12 @@ def test_columns_are_left_as_they_are():
     assert not is_read_once(WholeRows, 1600, ReductionHint.OUTER)
 
 
-def test_it_is_applied_and_nobody_elses_choice_replaced(monkeypatch):
+@pytest.mark.parametrize(("there", "then"), [(None, WholeRows), (InductorChoices, InductorChoices)])
+def test_it_is_applied_and_nobody_elses_choice_replaced(there, then):
     if not has_place():
         read_rows_once()  # and nothing happens
         return
-    monkeypatch.setattr(config, "inductor_choices_class", None)
-    read_rows_once()
-    assert config.inductor_choices_class is WholeRows
-    monkeypatch.setattr(config, "inductor_choices_class", InductorChoices)
-    read_rows_once()
-    assert config.inductor_choices_class is InductorChoices
+    # Both put back what is there now.
+    with config.patch(inductor_choices_class=there), V.set_choices_handler(InductorChoices()):
+        read_rows_once()
+        assert config.inductor_choices_class is type(V.choices) is then
