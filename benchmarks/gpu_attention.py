@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from contextlm.config.schema import Config
 from contextlm.model.attention import kernel_name
-from gpu_clock import synchronize
+from gpu_clock import window
 from table import table
 
 _BACKENDS = {
@@ -19,7 +18,7 @@ _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
-_REPEATS = 20
+_WARM_UP, _REPEATS = 3, 20
 
 
 def attention_seconds(config: Config, device: torch.device) -> dict[str, float]:
@@ -39,7 +38,8 @@ def attention_seconds(config: Config, device: torch.device) -> dict[str, float]:
     for name, backend in _BACKENDS.items():
         try:
             with sdpa_kernel(backend):
-                found[name] = _seconds(once)
+                window(once, 0.0, _WARM_UP)
+                found[name] = 1 / window(once, 0.0, _REPEATS)
         except RuntimeError:  # this build, device or shape has none
             continue
     return found
@@ -60,14 +60,3 @@ def shown(seconds: Mapping[str, float], chosen: str) -> str:
         for name, value in ranked
     ]
     return table(("attention of a layer", "ms", "of the fastest", ""), rows)
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    for _ in range(3):
-        work()
-    synchronize()
-    began = time.perf_counter()
-    for _ in range(_REPEATS):
-        work()
-    synchronize()
-    return (time.perf_counter() - began) / _REPEATS

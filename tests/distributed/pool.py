@@ -115,5 +115,6 @@ def _serve(pipe: Any, variables: dict[str, str]) -> None:
         except BaseException:
             pipe.send((traceback.format_exc(), None))
         if torch.cuda.is_initialized() and "torch._dynamo" in sys.modules:
-            torch._dynamo.reset()  # on a GPU models are compiled, and torch compiles one function only so often
+            # On a GPU models are compiled: nothing of one case may serve another, and torch compiles only so often.
+            torch._dynamo.reset()
         gc.collect()  # models are full of cycles, and hold process groups with their threads

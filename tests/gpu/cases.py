@@ -58,7 +58,6 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
     """The most that the allocator held in a training step, model, optimizer and libraries included."""
     from contextlm.training.step import train_step
 
-    torch._dynamo.reset()  # nothing compiled in one case may serve another
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()  # those of an earlier case are not this one's
     began = torch.cuda.memory_allocated()

@@ -31,7 +31,6 @@ def losses_and_gradients(backbone: str, values: dict[str, Any]) -> dict[str, np.
 
 def norm_kernels(values: dict[str, Any]) -> list[str]:
     """Names of the compiler's kernels of a forward pass with a LayerNorm in them, but for that of the embeddings."""
-    torch._dynamo.reset()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         losses_and_gradients("gpt2", values)
     names = {event.key for event in profile.key_averages() if event.key.startswith("triton_")}
@@ -75,7 +74,6 @@ def compilations(values: dict[str, Any]) -> tuple[list[int], int]:
     from contextlm.training.evaluation import evaluate
     from contextlm.training.step import train_step
 
-    torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
     counts = []

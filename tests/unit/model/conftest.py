@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,22 @@ def build(layout) -> Callable[..., torch.nn.Module]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture
+def compile_with(fresh_compiler, monkeypatch) -> Callable[[Any], None]:
+    """Has `compile_parts` use a backend."""
+
+    def use(backend: Any) -> None:
+        compiler = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **how: compiler(function, backend=backend, **how))
+        monkeypatch.setattr(
+            torch.nn.Module,
+            "compile",
+            lambda module, **how: setattr(module, "forward", torch.compile(module.forward, **how)),
+        )
+
+    return use
 
 
 @pytest.fixture

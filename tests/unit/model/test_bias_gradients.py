@@ -76,8 +76,7 @@ def test_a_model_has_the_same_gradients(build, kernels, monkeypatch, backbone):
     assert kernels == KERNELS[backbone]
 
 
-def test_a_layer_is_one_graph(build, kernels, monkeypatch):
-    torch._dynamo.reset()
+def test_a_layer_is_one_graph(build, fresh_compiler, kernels, monkeypatch):
     layer = build(small_config("gpt2")).train().decoder.layers[0]
     pretend_cuda(monkeypatch)
     inputs = {"hidden_states": torch.randn(22, 2, 64), "attention_mask": None}
@@ -92,7 +91,6 @@ def test_a_layer_is_one_graph(build, kernels, monkeypatch):
         layer.zero_grad()
         function(**inputs)[0].square().mean().backward()
         found.append([parameter.grad for parameter in layer.parameters()])
-    torch._dynamo.reset()
     torch.testing.assert_close(*found)
     (graph,) = graphs
     assert sum("autograd_function_apply" in str(node.target) for node in graph.graph.nodes) == 1

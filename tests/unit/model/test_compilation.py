@@ -8,8 +8,6 @@ import torch
 from contextlm.model.compilation import compile_parts, seconds_spent
 from tests.small_configs import VOCAB_SIZE, small_config
 
-pytestmark = pytest.mark.usefixtures("fresh_compiler")
-
 LENGTH = 22
 
 
@@ -30,21 +28,17 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("unit", ["model", "layer"])
 @pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
-def test_compiled_is_the_same(build, monkeypatch, backbone, unit):
+def test_compiled_is_the_same(build, compile_with, backbone, unit):
     model = build(small_config(backbone))
     assert model.vocab_size > VOCAB_SIZE  # there is padding to mask
     expected, expected_logits = losses_and_gradients(model), logits(model)
     graphs = []
-    compiler = torch.compile
 
     def keep(graph, inputs):
         graphs.append(graph)
         return graph
 
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=keep, **options))
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda module, **o: setattr(module, "forward", torch.compile(module.forward, **o))
-    )
+    compile_with(keep)
     compile_parts([model], unit)
     torch.testing.assert_close(logits(model), expected_logits)
     graphs.clear()

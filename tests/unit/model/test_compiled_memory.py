@@ -27,14 +27,6 @@ Kept = list[int]
 SIZES = {"num_layers": 3, "hidden_size": 128, "num_attention_heads": 2, "seq_length": 128, "micro_batch_size": 4}
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    """Nothing compiled in one test may serve another."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 def tokens(config: Config) -> tuple[Tensor, Tensor]:
     shape = config.training.micro_batch_size, config.model.seq_length
     return torch.randint(0, VOCAB_SIZE, shape), torch.arange(shape[1]).expand(shape)
@@ -45,16 +37,9 @@ def cudnn(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, **_
     return torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, True, 0.0, True, scale=scale)[0]
 
 
-def compile_with(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
-    """Have `compile_parts` use a backend."""
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=backend, **options))
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda module, **o: setattr(module, "forward", torch.compile(module.forward, **o))
-    )
-
-
-def kept_by_graphs(model: Any, config: Config, unit: str, monkeypatch: pytest.MonkeyPatch) -> Kept:
+def kept_by_graphs(
+    model: Any, config: Config, unit: str, monkeypatch: pytest.MonkeyPatch, compile_with: Callable[[Any], None]
+) -> Kept:
     """Trace the model, and have the compiler say what its forward graphs hand to their backward graphs."""
     from torch._inductor import compile_fx
 
@@ -86,17 +71,17 @@ def kept_by_graphs(model: Any, config: Config, unit: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(compile_fx, "partition_fn", noted)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", cudnn)
-    compile_with(monkeypatch, lambda graph, inputs: compile_fx.compile_fx(graph, inputs, inner_compile=uncompiled))
+    compile_with(lambda graph, inputs: compile_fx.compile_fx(graph, inputs, inner_compile=uncompiled))
     compile_parts([model], unit)
     model.train().states_or_logits(*tokens(config), None)
     return found
 
 
 @pytest.mark.parametrize(("backbone", "unit"), [("gpt2", "model"), ("pythia", "layer")])
-def test_the_compiler_keeps_what_the_tables_list(build, monkeypatch, backbone: str, unit: str) -> None:
+def test_the_compiler_keeps_what_the_tables_list(build, monkeypatch, compile_with, backbone: str, unit: str) -> None:
     values = SIZES | {"bf16": True, "num_layers": 2, "context_predictor_layers": 1}
     config = small_config(backbone, **values)
-    found = kept_by_graphs(build(config).bfloat16(), config, unit, monkeypatch)
+    found = kept_by_graphs(build(config).bfloat16(), config, unit, monkeypatch, compile_with)
     tables = Activations(config, VOCAB_SIZE, Execution(compiled=unit))
     layer, head = (
         sum(map(sum, (part.values() for part in parts))) for parts in ([tables.layer()], tables.context_head())

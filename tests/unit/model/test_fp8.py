@@ -198,18 +198,12 @@ def test_it_is_stored_as_any_other(build):
         pytest.param("layer", "aot_eager", 3, marks=pytest.mark.full),
     ],
 )
-def test_compiled_it_is_the_same_without_a_break(build, fast_products, monkeypatch, unit, backend, num_layers):
+def test_compiled_it_is_the_same_without_a_break(build, fast_products, compile_with, unit, backend, num_layers):
     model = bf16_model(build, "gpt2", **EIGHT_BITS, num_layers=num_layers, context_predictor_layers=num_layers - 1)
     expected, expected_gradients = losses_and_gradients(model)
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **how: compiler(function, backend=backend, **how))
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda module, **o: setattr(module, "forward", torch.compile(module.forward, **o))
-    )
-    torch._dynamo.reset()
+    compile_with(backend)
     compile_parts([model], unit)  # a break is an error
     losses, gradients = losses_and_gradients(model)
-    torch._dynamo.reset()
     torch.testing.assert_close(losses, expected)
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(gradients[name], gradient, msg=name)
