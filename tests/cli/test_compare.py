@@ -186,6 +186,8 @@ def test_what_was_interrupted_continues(job: Job, stop: signal.Signals, tmp_path
         started = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out)
     tracker = job.folder / "runs" / "gated-seed1" / "latest_checkpointed_iteration.txt"
     wait_until(lambda: tracker.exists() and tracker.read_text() == "2")
+    beside_it = next(run for run in job.plan() if run.name == "plain-seed1")
+    wait_until(beside_it.is_finished)
     started.send_signal(stop)
     assert started.wait(timeout=60) == (130 if stop == signal.SIGTERM else -signal.SIGKILL)
     (job.folder / "stop-gated-seed1").unlink()
