@@ -2,15 +2,17 @@
 
 A trace of torch's profiler says for each kernel which operation launched it, and the shapes that this had. The
 kernels of the compiler, and of ours those in its graphs, are told of with their tensors. Each tensor counts as moved
-once and whole; a kernel that reads a part of one, or reads it twice, is off by that. Where nothing is known nothing is
-said.
+once and whole, and twice where the compiler has one changed in place; a kernel that reads a part of one, or reads it
+twice, is off by that. Where nothing is known nothing is said.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 _BYTES = {"double": 8, "long int": 8, "long": 8, "float": 4, "int": 4, "bool": 1, "c10::BFloat16": 2, "c10::Half": 2}
@@ -112,8 +114,19 @@ def bytes_of(run: Mapping[str, Any], operation: Mapping[str, Any]) -> float | No
     if not (is_tritons or name in ("aten::copy_", "aten::fill_", "aten::zero_")):
         return None
     shapes, types = _shapes(operation), operation["args"].get("Input type", ())
-    sizes = (math.prod(shape) * _BYTES.get(kind, 0) for shape, kind in zip(shapes, types, strict=False) if shape)
-    return float(sum(sizes)) or None
+    sizes = [math.prod(shape) * _BYTES.get(kind, 0) if shape else 0 for shape, kind in zip(shapes, types, strict=False)]
+    changed = _changed_in_place(operation["args"].get("kernel_file"), name)
+    return float(sum(sizes) + sum(size for place, size in enumerate(sizes) if place in changed)) or None
+
+
+@functools.cache
+def _changed_in_place(file: str | None, kernel: str) -> frozenset[int]:
+    """Places of the arguments that a kernel of the compiler reads and writes: its code calls them in_out_ptr."""
+    if not file or not Path(file).is_file():
+        return frozenset()
+    found = re.search(rf"def {re.escape(kernel)}\(([^)]*)\)", Path(file).read_text())
+    names = found[1].split(",") if found else []
+    return frozenset(place for place, name in enumerate(names) if name.strip().startswith("in_out_ptr"))
 
 
 def _owner(event: Mapping[str, Any]) -> int | None:

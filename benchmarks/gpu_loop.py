@@ -133,11 +133,13 @@ def shown(found: Mapping[str, Any]) -> str:
         milliseconds = 1e3 * statistics.median(times[part] for times in rounds)
         spread = f"{min(overheads):+.2%}..{max(overheads):+.2%}"
         rows.append((part, f"{milliseconds:.3f}", f"{statistics.median(own):+.2%}", spread))
-    cost = statistics.median((times[SAVES] - times[LOOP]) * found["iterations"] for times in rounds)
+    first, *others = ((times[SAVES] - times[LOOP]) * found["iterations"] for times in rounds)
+    cost = statistics.median(others or [first])
+    once = f", the first, which takes host memory, {first:.2f} s" if others else ""
     late = "" if found["saved_in_time"] else "; it was not complete when the window ended"
     return (
         f"{table(('trained by', 'ms', 'by itself', 'in all'), rows)}\n"
         f"{len(rounds)} rounds, {found['iterations']} iterations a window, a log line each {found['log_interval']}, "
         f"one checkpoint in the middle (iteration {found['save_interval']}){late}\n"
-        f"a checkpoint costs {cost:.2f} s of training: 1% where there is one in {max(0, cost) * 100:.0f} s"
+        f"a checkpoint costs {cost:.2f} s of training: 1% where there is one in {max(0, cost) * 100:.0f} s{once}"
     )

@@ -46,7 +46,13 @@ PEAKS = (
     Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 24", UNBUFFERED, 79.84),
     Measured("2026-11-27", "H200", "--model pythia-410m --micro-batch-size 16", UNBUFFERED, 34.32),
     Measured("2026-11-27", "H200", "--model contextlm-pythia-410m --micro-batch-size 16", UNBUFFERED, 35.27),
+    Measured("2026-11-27", "H200", "--model contextlm-gpt2-1.5b --micro-batch-size 24", UNBUFFERED, 81.06),
+    Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 24 --global-batch-size 192", WHOLE, 85.66),
+    Measured("2026-11-27", "H200", "--model gpt2-1.5b --micro-batch-size 40 --global-batch-size 320", WHOLE, 125.14),
     Measured("2026-11-27", "H200", "--model pythia-160m --micro-batch-size 16", UNBUFFERED, 15.03),
+    Measured("2026-11-27", "H200", "--model contextlm-pythia-160m --micro-batch-size 16", UNBUFFERED, 15.75),
+    Measured("2026-11-27", "H200", "--model pythia-1.4b --micro-batch-size 8", UNBUFFERED, 45.94),
+    Measured("2026-11-27", "H200", "--model contextlm-pythia-1.4b --micro-batch-size 8", UNBUFFERED, 47.98),
 )
 
 
