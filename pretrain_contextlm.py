@@ -44,6 +44,9 @@ def main() -> None:
         except faults.Fault as fault:
             faults.tell(fault)
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            faults.tell_interrupted()
+            raise SystemExit(130) from None
         raise SystemExit(status)
     except UserError as error:
         if isinstance(error, ConfigurationError) and error.output_dir is not None:

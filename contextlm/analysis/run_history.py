@@ -38,9 +38,10 @@ def history(run: RunRecord) -> list[Happening]:
 
 def state(run: RunRecord) -> str:
     """Where the run stands, in a few words."""
-    status, reached = run.ending.get("status"), run.iterations
+    ending, reached = _last_ending(run), run.iterations
+    status = ending.get("status")
     if status == 1:
-        return f"failed: {run.ending.get('cause')}"
+        return f"failed: {ending.get('cause')}"
     if reached is not None and any(
         isinstance(run.config.get(option), int) and run.training[-1].get(column, 0) >= run.config[option]
         for option, column in (("train_iters", "iteration"), ("train_samples", "consumed_samples"))
@@ -49,6 +50,16 @@ def state(run: RunRecord) -> str:
     if status is not None:
         return f"stopped after iteration {reached:,d}" if reached is not None else "stopped before the first iteration"
     return "unfinished: still running, or killed"
+
+
+def _last_ending(run: RunRecord) -> dict[str, Any]:
+    """How the last job ended that began: a start that was refused changes exit.json, and nothing of the run."""
+    words = [event for event in run.events if event["what"] in ("begin", *_ENDS)]
+    began = [place for place, event in enumerate(words) if event["what"] == "begin"]
+    if not began or len(words) < began[-1] + 3:  # it, its end, and what was refused after it
+        return run.ending
+    ending = words[began[-1] + 1]
+    return {"status": 0} | ending if ending["what"] == "end" else ending
 
 
 def _jobs(run: RunRecord) -> Iterator[Happening]:

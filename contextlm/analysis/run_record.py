@@ -121,9 +121,9 @@ class RunRecord:
 
     @property
     def final(self) -> dict[str, dict[str, Any]]:
-        """The last word on each split: its last line; for `validation` evaluation.json, if there is one."""
+        """The last word on each split: its last line; for `validation` evaluation.json, if it tells a loss."""
         last = {split: lines[-1] for split, lines in self.by_split.items()}
-        return last | ({"validation": self.result} if self.result else {})
+        return last | ({"validation": self.result} if "lm_loss" in self.result else {})
 
     def loss_without_context(self, split: str) -> float | None:
         """The last loss of a split with the context zeroed; None for a plain model."""

@@ -44,8 +44,16 @@ def announcement(run: Run) -> tuple[str, ...]:
         f"layers of {type(backend).__name__}: {backend.core_attention().__name__}{_kernel(run, backend)}, "
         f"{backend.layer_norm().__name__}{_declined(config)}, "
         f"{_compiled(run)}; optimizer {Adam.__name__} (torch {torch.__version__})",
+        *_saved_late(config),
         data_table(dict(_splits(run))),
     )
+
+
+def _saved_late(config: Config) -> Iterator[str]:
+    """What to know before a run that saves nothing on its way."""
+    given = config.checkpoint
+    if given.save is not None and given.save_interval is None and not config.training.skip_train:
+        yield "checkpoints: at the end, and when a signal or Ctrl-C stops it; a crash loses all (--save-interval)"
 
 
 def _compiled(run: Run) -> str:

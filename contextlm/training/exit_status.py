@@ -68,7 +68,8 @@ def write_preemption(output_dir: str | None, signal_name: str) -> None:
 def write_failure(output_dir: str | None, error: BaseException) -> None:
     """Record that this rank failed, unless another one did before it: what follows is not the cause."""
     fault = explain(error)
-    cause = fault.what if fault is not None else str(error).strip() or type(error).__name__
+    name = "Ctrl-C: left without saving" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    cause = fault.what if fault is not None else str(error).strip() or name
     write_cause(output_dir, int(os.environ.get("RANK", "0")), cause, "" if fault is None else fault.remedy)
 
 

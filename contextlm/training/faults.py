@@ -87,6 +87,12 @@ def tell(fault: Fault) -> None:
     print(f"error: {fault.what}\n       {fault.remedy}", file=sys.stderr)
 
 
+def tell_interrupted() -> None:
+    """Say once, on rank 0, what Ctrl-C has left."""
+    if os.environ.get("RANK", "0") == "0":
+        print("\ninterrupted, and not saved: the next start goes on from the last checkpoint, if any", file=sys.stderr)
+
+
 def exhausted_memory(error: BaseException) -> str | None:
     """Which memory is full, if that is what an exception says."""
     import torch

@@ -1,4 +1,4 @@
-"""Stops that come from outside: a signal before preemption, or the end of the time that the job has.
+"""Stops that come from outside: a signal before preemption, Ctrl-C, or the end of the time that the job has.
 
 Each rank notices for itself, and all must stop after the same iteration: one that stops alone leaves the others
 waiting for it. So about once a second, and at least once an iteration where those are longer, the hosts ask each other.
@@ -22,7 +22,7 @@ from contextlm.training import exit_status
 if TYPE_CHECKING:
     from contextlm.training.setup import Run
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SECONDS_BETWEEN_QUESTIONS = 1.0
 # A scheduler that signals torchrun and its ranks makes torchrun pass the same signal on: one request, not two.
 SECONDS_OF_ONE_REQUEST = 1.0
@@ -49,7 +49,9 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if self._handles:
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            # A job in the background was told to ignore Ctrl-C, which is for what runs in the foreground.
+            wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._receive) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:

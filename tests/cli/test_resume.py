@@ -25,6 +25,7 @@ def test_ten_and_ten_are_twenty(data: Path, twenty_steps: Path, tmp_path: Path) 
     stopped = train(data, folder, "--train-iters", "20", "--exit-interval", "10")
     assert stopped.returncode == 0, stopped.stderr
     assert "fresh start" in stopped.stdout and len(losses(folder)) == 10
+    assert "checkpoints: at the end, and when a signal or Ctrl-C stops it" in stopped.stdout
     assert (folder / "latest_checkpointed_iteration.txt").read_text().strip() == "10"
     # What a killed run wrote after its last checkpoint, half a line included, is cut off.
     with open(folder / "metrics.jsonl", "a") as file:

@@ -1,4 +1,7 @@
-"""SIGTERM to torchrun: its ranks finish the iteration, save, exit with 75, and the run continues bit for bit."""
+"""SIGTERM to torchrun: its ranks finish the iteration, save, exit with 75, and the run continues bit for bit.
+
+Ctrl-C does the same (tests/distributed/test_stops.py); where there is nothing to save it ends in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +52,23 @@ def test_sigterm_saves_and_the_run_continues_bit_for_bit(pool: Pool, data: Path,
         places = ("--save", str(place), "--load", str(place))
         assert pool.run(command, 2, words=[*SMALL, *quiet, *length, *places]) == [0, 0]
     assert losses(folder) == losses(tmp_path / "undisturbed") and losses(folder)[:-3] == stopped
+
+
+def test_ctrl_c_without_a_folder_for_checkpoints_is_no_traceback(data: Path, tmp_path: Path) -> None:
+    words = ("--data-path", str(data), "--eval-iters", "0", "--log-interval", "1", "--train-iters", "100000")
+    log, folder = tmp_path / "log", tmp_path / "out"
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "pretrain_contextlm.py", *SMALL, *words, "--output-dir", str(folder)],
+            cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT,
+            # Where the tests run in the background Ctrl-C is ignored, and what is ignored is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        while not re.search(r"iteration +2/", log.read_text()):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    said = log.read_text()
+    assert "Traceback" not in said and said.splitlines()[-1].startswith("interrupted, and not saved")
+    assert json.loads((folder / "exit.json").read_text())["cause"] == "Ctrl-C: left without saving"

@@ -19,9 +19,9 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
     """Train in `folder`, where something happens in iteration `at`.
 
     Args:
-        what: "signal": SIGUSR1 to this process; "weights": one weight is NaN before the iteration; "late": after it;
-            "overflow": all gradients are infinite from then on; "norm": one gradient is; "evaluation": it fails, after
-            that iteration; "nothing".
+        what: "signal": SIGUSR1 to this process; "Ctrl-C": SIGINT, likewise; "weights": one weight is NaN before the
+            iteration; "late": after it; "overflow": all gradients are infinite from then on; "norm": one gradient is;
+            "evaluation": it fails, after that iteration; "nothing".
         on_rank: where it happens; on every rank if None.
 
     Returns:
@@ -32,7 +32,10 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
     from contextlm.training.faults import Fault
     from tests.distributed.runs import small_run
 
+    # Where the tests run in the background Ctrl-C is ignored, and what is ignored is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with small_run("gpt2", save=folder, load=folder, **(QUIET | values)) as run:
+        before = [signal.getsignal(number) for number in stopping.SIGNALS]
         stepping = _disturbed(loop.train_step, at, what if on_rank in (None, run.runtime.rank) else "nothing")
         found: dict[str, Any] = {"stopped_by": None, "fault": None}
         evaluating = _failing(evaluation_sets.evaluate, at if what == "evaluation" else None)
@@ -46,7 +49,7 @@ def train_with(folder: str, at: int, what: str, values: dict[str, Any], on_rank:
             except Fault as fault:
                 found["fault"] = (fault.what, fault.remedy)
         handlers = [signal.getsignal(number) for number in stopping.SIGNALS]
-        return found | {"iteration": run.progress.iteration, "handlers_are_back": handlers == [signal.SIG_DFL] * 2}
+        return found | {"iteration": run.progress.iteration, "handlers_are_back": handlers == before}
 
 
 def status_while_trackers_close(folder: str) -> int:
@@ -71,6 +74,8 @@ def _disturbed(train_step: Callable[..., Any], at: int, what: str) -> Callable[.
         now = run.progress.iteration + 1 == at
         if now and what == "signal":
             os.kill(os.getpid(), signal.SIGUSR1)
+        if now and what == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
         if now and what == "overflow":
             get_model_config(run.model[0]).grad_scale_func = lambda loss: loss * float("inf")
         if now and what == "weights":

@@ -37,6 +37,12 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_iteration(train, tmp_path
     assert stop_cases.losses(tmp_path / "run") == stop_cases.losses(tmp_path / "whole")
 
 
+def test_ctrl_c_stops_all_as_a_signal_does(train, tmp_path: Path) -> None:
+    for rank in train("run", 2, "Ctrl-C", train_iters=4):
+        assert rank == {"stopped_by": "SIGINT", "iteration": 2, "fault": None, "handlers_are_back": True}
+    assert tracker(tmp_path / "run") == "2"
+
+
 def test_the_status_is_there_before_trackers_are_closed(pool: Pool, tmp_path: Path) -> None:
     assert pool.run(stop_cases.status_while_trackers_close, 1, folder=str(tmp_path)) == [75]
 

@@ -31,8 +31,8 @@ class TrainingConfig:
     )
     exit_signal_handler: bool = option(
         True,
-        "With --save, SIGTERM and SIGUSR1 finish the iteration, save and exit with status 75; a second signal ends the "
-        "process at once.",
+        "With --save, SIGTERM, SIGUSR1 and Ctrl-C finish the iteration, save and exit with status 75; a second one "
+        "ends the process at once.",
     )
     signal_save_timeout_seconds: float = option(
         300.0, "After a signal, seconds for the iteration and the save; then the process ends without.", above=0

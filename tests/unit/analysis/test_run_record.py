@@ -74,6 +74,22 @@ def test_a_run_without_an_end_is_not_called_finished(tmp_path: Path) -> None:
     assert state(read_run(folder)) == "failed: no disk"
 
 
+def test_a_start_that_was_refused_changes_nothing_of_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "contextlm")
+    write_history(folder)
+    refused = {"status": 1, "rank": 0, "cause": "--lrr: unknown flag"}
+    for _ in range(2):
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"what": "failure"} | refused) + "\n")
+        (folder / "exit.json").write_text(json.dumps(refused))
+        run = read_run(folder)
+        assert state(run) == "finished"
+        assert history(run)[-2].sentence == "failed: rank 0: --lrr: unknown flag"
+    with (folder / "events.jsonl").open("a") as file:  # the control: it began
+        file.write(json.dumps({"what": "begin", "iteration": 60}) + "\n" + json.dumps({"what": "failure"} | refused))
+    assert state(read_run(folder)) == "failed: --lrr: unknown flag"
+
+
 def test_commands_to_rerun_are_those_that_differ(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "contextlm")
     write_history(folder)
@@ -130,3 +146,10 @@ def test_results_of_evaluations_are_found_and_other_files_are_left(tmp_path: Pat
     run = read_run(folder)
     assert list(run.scores) == ["diagnosis.json", "evaluation.json"]
     assert run.notes == ["broken.json is no result of tools/evaluate.py"]
+
+
+def test_a_diagnosis_is_not_taken_for_the_last_loss(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "contextlm")
+    last = read_run(folder).final["validation"]
+    (folder / "evaluation.json").write_text(json.dumps({"controls": {"zero": {"lm_loss": 4.2}}, "tokens": 9}))
+    assert read_run(folder).final["validation"] == last and last["lm_loss"] > 4
