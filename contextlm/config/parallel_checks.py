@@ -63,8 +63,14 @@ def _hang_timeout(parallel: ParallelConfig) -> list[str]:
 
 
 def _optimizer(config: Config) -> list[str]:
-    parallel = config.parallel
+    parallel, context = config.parallel, config.context
     problems: list[str] = []
+    if parallel.overlap_grad_reduce and context.context_chunk_size > config.model.seq_length:
+        problems.append(
+            f"--context-chunk-size {context.context_chunk_size}: longer than --seq-length {config.model.seq_length}, so "
+            "that the predictor gets no gradients, which --overlap-grad-reduce waits for; drop that, or use chunks of "
+            f"at most {config.model.seq_length} tokens"
+        )
     if not parallel.overlap_param_gather:
         return problems
     if not parallel.use_distributed_optimizer:

@@ -60,7 +60,8 @@ def _build_chunk(
         transformer_layer_spec=_block_spec(config, transformer_config, pipeline.rank(), vp_stage),
         true_vocab_size=vocab_size,
         vocab_size=model.padded_vocab_size(vocab_size, config.parallel.tensor_model_parallel_size),
-        max_sequence_length=model.num_positions,
+        # Rotary angles have no table of their own length.
+        max_sequence_length=max(model.num_positions, model.seq_length),
         pre_process=pipeline.rank() == 0 and chunk == 0,
         post_process=pipeline.rank() == pipeline.size() - 1 and chunk == config.num_model_chunks - 1,
         share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,

@@ -90,4 +90,5 @@ class _Angles(torch.nn.Module):
 
     def forward(self, length: int, **kwargs: Any) -> Tensor:
         """The angles of positions 0 to `length`, [length, 1, 1, D]."""
+        assert length <= len(self.angles_S11D)
         return self.angles_S11D[:length]

@@ -27,9 +27,12 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("unit", ["model", "layer"])
-@pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
-def test_compiled_is_the_same(build, compile_with, backbone, unit):
-    model = build(small_config(backbone))
+@pytest.mark.parametrize(
+    ("backbone", "values"), [("gpt2", {}), ("pythia", {}), ("pythia", {"max_position_embeddings": 8})]
+)
+def test_compiled_is_the_same(build, compile_with, backbone, values, unit):
+    """Also with fewer positions than tokens, which rotations are not limited by."""
+    model = build(small_config(backbone, **values))
     assert model.vocab_size > VOCAB_SIZE  # there is padding to mask
     expected, expected_logits = losses_and_gradients(model), logits(model)
     graphs = []
