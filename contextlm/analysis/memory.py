@@ -3,9 +3,9 @@
 What training does: weights in the precision of the run; gradients in fp32, or as the weights with
 `--no-accumulate-allreduce-grads-in-fp32`, or nowhere but where autograd leaves them (`execution.py`); AdamW's two
 moments in fp32, and with 16-bit weights their fp32 masters too, shared by the data-parallel ranks if the optimizer is
-the distributed one. Activations and logits are those of the moment at which a rank holds most. Not counted, for no
-tensor holds it: CUDA's own memory, NCCL's, and what the allocator cannot use because it lies in pieces.
-Read next: `activation_memory.py`.
+the distributed one. Activations and logits are those of the moment at which a rank holds most; of sums in 16 bits
+AdamW makes copies in fp32 when they are gone. Not counted, for no tensor holds it: CUDA's own memory, NCCL's, and what
+the allocator cannot use because it lies in pieces. Read next: `activation_memory.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class RankMemory(NamedTuple):
     """Bytes on one rank of a pipeline stage.
 
     Attributes:
-        gradients: megatron-core's buffer, and those that wait at the peak of activations for the backward pass to end.
+        gradients: megatron-core's buffer, and those that wait at the peak of activations for the backward pass to end;
+            and what the fp32 copies for the update take beyond that peak.
         activations: at their peak, without logits.
         logits: at that moment, with their softmax: 0 where another is worse.
         buffers: of libraries, and that into which sequence parallelism gathers tokens.
@@ -75,11 +76,12 @@ def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int, *,
     buffer = gradient_bytes * count if how.buffered else 0
     shared_by = config.data_parallel_size(world_size) if parallel.use_distributed_optimizer else 1
     peak = peak_activations(config, vocab_size, stage, config.num_microbatches(world_size), how)
+    copies = 4 * count // shared_by if config.half_precision and how.buffered and gradient_bytes == 2 else 0
     activations = Activations(config, vocab_size, how)
     gathered = activations.states * activations.element if parallel.splits_sequence else 0
     return RankMemory(
         weights=weight_bytes * count,
-        gradients=buffer + peak.waiting,
+        gradients=buffer + peak.waiting + max(0, copies - peak.total),
         optimizer=state_bytes * count // shared_by,
         activations=peak.total - peak.logits - peak.waiting,
         logits=peak.logits,

@@ -46,6 +46,8 @@ def test_weights_gradients_and_optimizer_are_tensors_of_this_size(pool: Pool, ro
     per_stage = world_size // stages
     for stage in range(stages):
         memory = rank_memory(config, VOCAB_SIZE, stage, world_size, on_cuda=False)
+        if not config.parallel.accumulate_allreduce_grads_in_fp32:  # without the copies of the update: below
+            memory = memory._replace(gradients=memory.weights)
         ranks = measured[stage * per_stage : (stage + 1) * per_stage]
         for kind in ("weights", "gradients", "optimizer"):
             # Data-parallel ranks share the optimizer's states in equal parts of the padded buckets.
@@ -101,3 +103,14 @@ def test_the_allocator_gives_out_activations_and_logits(pool: Pool, row: Peak) -
     assert least == pytest.approx(formula(passing=True), rel=row.tolerance)
     if world_size == 1:  # what no operation keeps would be missed
         assert least != pytest.approx(formula(passing=False), rel=row.tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["distributed", "plain"])
+def test_sums_in_16_bits_have_copies_at_the_update(pool: Pool, optimizer: str) -> None:
+    shape = {"hidden_size": 512, "seq_length": 16, "micro_batch_size": 1, "global_batch_size": 2}
+    values = shape | PRECISIONS["bf16, sums in bf16"] | OPTIMIZERS[optimizer]
+    memory = rank_memory(small_config("gpt2", **values), VOCAB_SIZE, 0, 1, on_cuda=False)
+    (measured,) = pool.run(memory_cases.allocated, 1, backbone="gpt2", values=values)
+    beside = memory.gradients - memory.weights + memory.activations + memory.logits  # the buffer is as large as they
+    assert measured == pytest.approx(beside, rel=0.06)
+    assert measured > 4 * (memory.activations + memory.logits)  # which would not be enough
