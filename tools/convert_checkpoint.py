@@ -73,14 +73,22 @@ def convert(options: argparse.Namespace) -> str:
             eod_token=options.eod_token,
         )
         certificate, _ = import_model(options.load, options.save, data, say)
-        following = (
-            f"next: pretrain_contextlm.py --config {options.save}/iter_0000000/config.yaml --load {options.save} "
-            "--finetune ..., or --init-backbone-from in place of --load --finetune, with --context-chunk-size 4"
-        )
+        following = _to_train(options.save)
     return (
         f"wrote {options.save}: logits differ by {certificate['max_abs_difference']:.3g} at most, "
         f"{certificate['relative_difference']:.2g} of the largest\n{following}"
     )
+
+
+def _to_train(save: str) -> str:
+    """How the checkpoint is trained; one without a context head can get one."""
+    from contextlm.config.yaml_file import load
+
+    config = f"{save}/iter_0000000/config.yaml"
+    words = f"next: pretrain_contextlm.py --config {config} --load {save} --finetune ..."
+    if load(config).context.enabled:
+        return words
+    return f"{words}, or --init-backbone-from in place of --load --finetune, with --context-chunk-size 4"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

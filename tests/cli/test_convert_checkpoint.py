@@ -217,6 +217,15 @@ def test_command_line(pool: Pool, checkpoints: dict[str, Path], tmp_path: Path) 
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "ContextLMForCausalLM"])
+def test_what_is_next_is_possible(pool: Pool, exported: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """A model that has a context head gets no other: `--init-backbone-from` would refuse it."""
+    arguments = ["--from", "hf", "--load", str(exported[name]), "--save", str(tmp_path / "back")]
+    (shown,) = pool.run(cases.command_line, 1, arguments=arguments)
+    assert f"--load {tmp_path / 'back'} --finetune ..." in shown
+    assert ("--init-backbone-from" in shown) == (name == "GPT2LMHeadModel")
+
+
 def test_weights_alone_are_no_run_to_resume(checkpoints: dict[str, Path]) -> None:
     from contextlm.checkpoints import compatibility
     from contextlm.config.yaml_file import load
