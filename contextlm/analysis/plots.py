@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Told apart with every common kind of colour blindness, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: on a phone the letters keep nine tenths of their size
+_COLUMN_LETTERS = 22  # of a label, for which the legend has room in each of two columns
 _MAX_POINTS = 1000  # per curve: what a screen can show, whatever the length of the run
 
 
@@ -77,9 +78,14 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
         axes = figure.subplots()
         axes.grid(alpha=0.25, linewidth=0.6)
         draw(axes)
-        if labels := axes.get_legend_handles_labels()[1]:  # above the curves, in two columns, in room of its own
-            figure.set_figheight(height + 0.22 * math.ceil(len(labels) / 2))
-            axes.legend(frameon=False, fontsize=10, ncols=2, loc="lower left", bbox_to_anchor=(-0.05, 1.0))
+        handles, labels = axes.get_legend_handles_labels()
+        if labels:  # above the curves, in room of its own
+            columns = 2 if max(map(len, labels)) <= _COLUMN_LETTERS else 1
+            labels = [in_lines(label, 2 * _COLUMN_LETTERS) for label in labels]
+            num_lines = sum(label.count("\n") + 1 for label in labels)
+            figure.set_figheight(height + 0.22 * math.ceil(num_lines / columns))
+            place: Any = {"loc": "lower left", "bbox_to_anchor": (-0.05, 1.0)}
+            axes.legend(handles, labels, frameon=False, fontsize=10, ncols=columns, **place)
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)
@@ -89,6 +95,16 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), text)  # coordinates, and no words
     label = f'role="img" aria-label="{escape(f"{name}. {words}".strip())}"'
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda _: label, text, count=1)  # the page gives the size
+
+
+def in_lines(name: str, most_letters: int) -> str:
+    """Broken where it is too long for a line: behind a sign between its words, else anywhere."""
+    lines = [""]
+    for part in re.findall(rf"[^-_./ ]{{0,{most_letters - 1}}}[-_./ ]|[^-_./ ]{{1,{most_letters}}}", name):
+        if len(lines[-1]) + len(part.rstrip()) > most_letters:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
 
 
 def finite(value: object) -> float:

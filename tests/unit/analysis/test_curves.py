@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from contextlm.analysis.curves import limits, loss_plot, mean_and_interval
-from contextlm.analysis.plots import colour_of, smoothed, svg, thinned
+from contextlm.analysis.plots import colour_of, in_lines, smoothed, svg, thinned
 from contextlm.analysis.run_record import read_runs
 from contextlm.analysis.seed_groups import seed_groups
+from tests.unit.analysis.drawn import drawn, outside
 from tests.unit.analysis.report_runs import write_run
 
 
@@ -59,6 +60,21 @@ def test_a_group_of_seeds_is_one_colour_with_a_band(tmp_path: Path) -> None:
     strokes = [len(re.findall(f"stroke: {colour_of(index).lower()}", picture)) for index in (0, 1)]
     assert min(strokes) > 1 and colour_of(2).lower() not in picture
     assert picture.count("fill-opacity: 0.15") == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["short", "a_model_whose_name_is_long", "a_name_for_more_than_one_line_" * 3])
+def test_legends_leave_the_curves_their_room(tmp_path: Path, name: str) -> None:
+    groups = seed_groups(read_runs([write_run(tmp_path / f"{name}{end}") for end in ("_x", "_y", "_z")]))
+    figure = drawn(lambda: loss_plot(groups))
+    assert outside(figure) == [] and figure.axes[0].get_window_extent().width > 0.7 * figure.bbox.width
+    assert figure.axes[0].get_window_extent().height > 0.5 * 3.5 * figure.dpi
+
+
+def test_names_are_broken_between_their_words() -> None:
+    assert in_lines("gated_channel, 3 seeds", 22) == "gated_channel, 3 seeds"
+    assert in_lines("gated_channel, 3 seeds", 12) == "gated_\nchannel, 3\nseeds"
+    assert in_lines("abcdefgh", 3) == "abc\ndef\ngh" and in_lines("", 3) == ""
 
 
 def test_the_steep_beginning_is_cut_off_and_nothing_else() -> None:
