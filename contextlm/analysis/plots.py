@@ -77,6 +77,7 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots()
         axes.grid(alpha=0.25, linewidth=0.6)
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)  # a factor above the axis meets the legend
         draw(axes)
         handles, labels = axes.get_legend_handles_labels()
         if labels:  # above the curves, in room of its own

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contextlm.analysis.curves import limits, loss_plot, mean_and_interval
+from contextlm.analysis.curves import limits, loss_plot, mean_and_interval, worth_plot
 from contextlm.analysis.plots import colour_of, in_lines, smoothed, svg, thinned
 from contextlm.analysis.run_record import read_runs
 from contextlm.analysis.seed_groups import seed_groups
-from tests.unit.analysis.drawn import drawn, outside
-from tests.unit.analysis.report_runs import write_run
+from tests.unit.analysis.drawn import drawn, outside, texts
+from tests.unit.analysis.report_runs import write_lines, write_run
 
 
 def test_smoothing_uses_no_later_point_and_skips_unknown_ones() -> None:
@@ -60,6 +60,20 @@ def test_a_group_of_seeds_is_one_colour_with_a_band(tmp_path: Path) -> None:
     strokes = [len(re.findall(f"stroke: {colour_of(index).lower()}", picture)) for index in (0, 1)]
     assert min(strokes) > 1 and colour_of(2).lower() not in picture
     assert picture.count("fill-opacity: 0.15") == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_small_effect_has_plain_numbers(tmp_path: Path) -> None:
+    """A factor above the axis would stand in the legend."""
+    lines = [
+        {"iteration": n, "split": "validation", "lm_loss": 4.0, "lm_loss_context_zeroed": 4.0 + n * 1e-6}
+        for n in (10, 20, 30)
+    ]
+    folder = write_run(tmp_path / "a")
+    write_lines(folder / "metrics.jsonl", lines)
+    figure = drawn(lambda: worth_plot(seed_groups(read_runs([folder]))))
+    assert figure.axes[0].yaxis.get_offset_text().get_text() == ""
+    assert any(text.startswith("0.00001") for text in texts(figure)) and outside(figure) == []
 
 
 @pytest.mark.filterwarnings("error")
