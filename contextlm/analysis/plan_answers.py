@@ -43,8 +43,16 @@ def cost_block(cost: RunCost, world_size: int, machine: Machine) -> str:
 
 
 def _spent(cost: Cost) -> str:
-    words = f"{cost.hours:,.1f} hours ({cost.days:,.1f} days), {cost.gpu_hours:,.0f} GPU hours"
-    return words if cost.price is None else f"{words}, price {cost.price:,.0f}"
+    minutes = 60 * cost.hours
+    days = f"{cost.days:,.1f}" if cost.days >= 1 else f"{cost.days:.2g}"
+    time = f"{cost.hours:,.1f} hours ({days} days)" if minutes >= 60 else f"{minutes:.3g} minutes"
+    words = f"{time}, {_amount(cost.gpu_hours)} GPU hours"
+    return words if cost.price is None else f"{words}, price {_amount(cost.price)}"
+
+
+def _amount(value: float) -> str:
+    """Whole numbers, but of a small run what can be told apart from nothing."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def fit_block(found: Sequence[Fit], world_size: int, memory_bytes: float) -> str:

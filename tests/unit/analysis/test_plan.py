@@ -62,6 +62,19 @@ def test_numbers_for_programs(capsys: pytest.CaptureFixture) -> None:
     assert found["fits"] is False and len(found["recompute"]) == 5
 
 
+def test_a_small_run_does_not_cost_nothing(capsys: pytest.CaptureFixture) -> None:
+    line = "--model contextlm-gpt2-124m --bf16 --global-batch-size 64 --gpus 8 --price-per-gpu-hour 2"
+    for tokens in (1e5, 1e8, 4e9, 1e12):
+        told = f"{line} --tokens {tokens:g}"
+        spent = re.findall(r"MFU.*: (\S+) (hours|minutes).*, (\S+) GPU hours, price (\S+)\n", asked(told, capsys)[1])
+        costs = record(told, capsys)["cost"]
+        for words, cost in zip(spent, (costs["at_mfu"], costs["in_layout"]), strict=True):
+            time, gpu_hours, price = (float(words[place].replace(",", "")) for place in (0, 2, 3))
+            assert words[1] == ("hours" if cost["hours"] >= 1 else "minutes")
+            assert time == pytest.approx(cost["hours"] * (1 if words[1] == "hours" else 60), rel=0.05)
+            assert (gpu_hours, price) == pytest.approx((cost["gpu_hours"], cost["price"]), rel=0.01)
+
+
 def test_fit_says_flags_and_why_the_naive_layout_fails(capsys: pytest.CaptureFixture) -> None:
     line = (
         "--model contextlm-gpt2-1.5b --bf16 --global-batch-size 40 --micro-batch-size 8 --gpus 8 --gpu-memory 24 --fit"
