@@ -90,10 +90,10 @@ def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int,
     count = ["--world-size", str(given.gpus)] if given.gpus is not None and given.gpus > 0 and not given.fit else []
     try:
         invocation = parse(["--dry-run", *words, *count], {})
+        config = _with_vocabulary(invocation.config)
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
     tell_warnings(invocation.warnings)
-    config = invocation.config
     peak = config.logging.peak_tflops or peak_tflops(given.gpu)
     if peak is None:
         problems.append(f"--gpu {given.gpu}: not known; give --peak-tflops, or one of {', '.join(PEAK_TFLOPS)}")
@@ -102,6 +102,20 @@ def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int,
         raise UserError(*problems)
     world_size = given.gpus or config.parallel.model_parallel_size
     return config, world_size, Machine(peak or 0.0, given.mfu / 100)
+
+
+def _with_vocabulary(config: Config) -> Config:
+    """With the size of the tokenizer's, where one is given: that is what training takes."""
+    if config.data.tokenizer_type is None:
+        return config
+    from contextlm.data.tokenizers import build_tokenizer
+
+    size = build_tokenizer(config.data, config.model.vocab_size).vocab_size
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+
+
+def _preset(name: str, words: Sequence[str]) -> Config:
+    return _with_vocabulary(parse(["--dry-run", "--model", name, *words], {}).config)
 
 
 def _gives(words: Sequence[str], flag: str) -> bool:
@@ -174,7 +188,7 @@ def _largest(given: argparse.Namespace, words: Sequence[str]) -> Answer:
     alone = _gives(words, "--model")
     first, world_size, _ = _read(given, words if alone else ["--model", _PRESETS[0], *words])
     others = () if alone else _PRESETS[1:]
-    models = [first, *(parse(["--dry-run", "--model", name, *words], {}).config for name in others)]
+    models = [first, *(_preset(name, words) for name in others)]
     memory_bytes = given.gpu_memory * _GIB
     found = [largest(model, world_size, memory_bytes) for model in models]
     return largest_block(found, memory_bytes), largest_record(found), any(any(each.samples) for each in found)

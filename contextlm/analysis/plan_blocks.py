@@ -25,7 +25,7 @@ def parameters_block(config: Config, vocabulary: int | None) -> str:
     lines = [f"  {name.replace('_', ' '):<14}{count:>16,}" for name, count in counts._asdict().items()]
     lines.append(f"  {'total':<14}{counts.total:>16,}")
     if vocabulary is None:
-        note = "vocabulary unknown: nothing below counts it; give --vocab-size"
+        note = "vocabulary unknown: nothing below counts it; give a tokenizer or --vocab-size"
     else:
         tensor = config.parallel.tensor_model_parallel_size
         padded = config.model.padded_vocab_size(vocabulary, tensor)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import yaml
 
+import pretrain_contextlm
 from contextlm.analysis.dry_run import describe
 from contextlm.config import parse
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def screen(line: str) -> str:
@@ -59,3 +67,39 @@ def test_without_a_world_size_the_smallest_that_fits():
 def test_an_unknown_vocabulary_is_said():
     assert "vocabulary unknown" in screen("--model gpt2-tiny")
     assert "vocabulary 515, padded to 640" in screen("--model gpt2-tiny --vocab-size 515")
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ("--tokenizer-type ByteTokenizer", 257),
+        ("--tokenizer-type ByteTokenizer --vocab-size 9", 257),
+        ("--tokenizer-type NullTokenizer --vocab-size 9", 10),
+        ("", 50257),
+    ],
+)
+def test_a_given_tokenizer_says_the_vocabulary(
+    words: str, size: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pretrain_contextlm.py", "--model", "gpt2-124m", "--dry-run", *words.split()])
+    pretrain_contextlm.main()
+    assert f"Parameters (vocabulary {size}, padded to" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "w.model").write_text("no model")
+    words = f"--dry-run --tokenizer-type SentencePieceTokenizer --tokenizer-model {tmp_path / 'w.model'}"
+    monkeypatch.setattr(sys, "argv", ["pretrain_contextlm.py", *words.split()])
+    with pytest.raises(SystemExit):
+        pretrain_contextlm.main()
+    assert "w.model: not a SentencePiece model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "heavy"), [("", "numpy"), ("--tokenizer-type ByteTokenizer", "torch")])
+def test_it_imports_no_more_than_it_needs(words: str, heavy: str) -> None:
+    code = f"import sys, pretrain_contextlm; pretrain_contextlm.main(); print({heavy!r} in sys.modules)"
+    line = [sys.executable, "-c", code, "--model", "gpt2-124m", "--dry-run", *words.split()]
+    ran = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "False"

@@ -62,6 +62,13 @@ def test_numbers_for_programs(capsys: pytest.CaptureFixture) -> None:
     assert found["fits"] is False and len(found["recompute"]) == 5
 
 
+def test_the_vocabulary_is_that_of_a_given_tokenizer(capsys: pytest.CaptureFixture) -> None:
+    line, tokenizer = "--model contextlm-gpt2-124m --bf16", "--tokenizer-type ByteTokenizer"
+    assert record(f"{line} {tokenizer}", capsys) == record(f"{line} --vocab-size 257", capsys)
+    largest = "--bf16 --largest-micro-batch --gpu-memory 24"
+    assert record(f"{largest} {tokenizer}", capsys) == record(f"{largest} --vocab-size 257", capsys)
+
+
 def test_a_small_run_does_not_cost_nothing(capsys: pytest.CaptureFixture) -> None:
     line = "--model contextlm-gpt2-124m --bf16 --global-batch-size 64 --gpus 8 --price-per-gpu-hour 2"
     for tokens in (1e5, 1e8, 4e9, 1e12):
