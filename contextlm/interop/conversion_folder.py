@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from contextlm.errors import UserError
+from contextlm.preflight.words import size
 
 
 def check_new(save: str | Path) -> None:
@@ -27,8 +28,7 @@ def check_room(save: str | Path, num_bytes: int) -> None:
     free = shutil.disk_usage(parent).free
     if free < num_bytes:
         raise UserError(
-            f"--save {save}: needs {num_bytes / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free; "
-            "make room or save elsewhere"
+            f"--save {save}: needs {size(num_bytes)}, its disk has {size(free)} free; make room or save elsewhere"
         )
 
 

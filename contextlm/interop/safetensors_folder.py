@@ -15,6 +15,7 @@ from torch import Tensor
 
 from contextlm import atomic_files
 from contextlm.errors import UserError
+from contextlm.preflight.words import size
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -108,25 +109,25 @@ def write_weights(
     files: list[Path] = []
     placed: list[list[str]] = []
     waiting: dict[str, Tensor] = {}
-    size = written = 0
+    waiting_bytes = written = 0
 
     def flush() -> None:
-        nonlocal size, written
+        nonlocal waiting_bytes, written
         # The number of files is known at the end: until then they carry their number alone.
         path = folder / f"model-{len(files) + 1:05d}.safetensors"
         save_file(waiting, path, metadata={"format": "pt"})
         files.append(path)
         placed.append(list(waiting))
-        written += size
-        progress(f"wrote {path.name}: {written / 1e9:.2f} of {total_bytes / 1e9:.2f} GB")
+        written += waiting_bytes
+        progress(f"wrote {path.name}: {size(written)} of {size(total_bytes)}")
         waiting.clear()
-        size = 0
+        waiting_bytes = 0
 
     for name, value in weights:
-        if waiting and size + value.nbytes > max_file_bytes:
+        if waiting and waiting_bytes + value.nbytes > max_file_bytes:
             flush()
         waiting[name] = value
-        size += value.nbytes
+        waiting_bytes += value.nbytes
     flush()
     count = len(files)
     names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else [WHOLE]

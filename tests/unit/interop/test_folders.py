@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from contextlm import atomic_files
 from contextlm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from contextlm.data.tokenizer_training import train_sentencepiece
 from contextlm.errors import UserError
 from contextlm.interop.conversion_folder import check_new, check_room
+from contextlm.interop.safetensors_folder import write_weights
 from contextlm.interop.tokenizer_files import write_tokenizer
 from tests.cli.programs import write_corpus
 
@@ -38,8 +42,21 @@ def test_what_is_there_and_what_has_no_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already; give a new folder"):
         check_new(tmp_path)
     check_room(tmp_path / "not" / "yet", 1)
-    with pytest.raises(UserError, match=r"needs 1000000000000.00 GB, its disk has .* GB free"):
+    with pytest.raises(UserError, match=r"needs 1000000000 TB, its disk has .* free"):
         check_room(tmp_path / "not" / "yet", 10**21)
+
+
+def test_small_sizes_are_told_in_small_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    weights = [(name, torch.zeros(500)) for name in ("a", "b")]
+    write_weights(tmp_path, weights, 4000, 2000, said.append)
+    assert said == [
+        "wrote model-00001.safetensors: 2.0 kB of 4.0 kB",
+        "wrote model-00002.safetensors: 4.0 kB of 4.0 kB",
+    ]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_500_000))
+    with pytest.raises(UserError, match=r"needs 3\.0 MB, its disk has 1\.5 MB free"):
+        check_room(tmp_path, 3_000_000)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
