@@ -42,7 +42,8 @@ class Stopping:
         limit = run.config.training.exit_duration_in_mins
         self._deadline = None if limit is None else psutil.Process().create_time() + 60 * limit
         # Without --save there is nothing that a handler could keep.
-        self._handles = run.config.training.exit_signal_handler and run.config.checkpoint.save is not None
+        self._saves = run.config.checkpoint.save is not None
+        self._handles = run.config.training.exit_signal_handler and self._saves
         self._before: dict[signal.Signals, Any] = {}
         self._received: tuple[int, float] | None = None  # the first signal, and when it came
         self._iterations, self._left, self._asked_at = 1, 1, time.monotonic()
@@ -74,7 +75,8 @@ class Stopping:
             self.signal_name = signal.Signals(int(number)).name
             self._say(f"{self.signal_name}: saving, then exit with status {exit_status.PREEMPTED}")
         elif late:
-            self._say("--exit-duration-in-mins is over: saving, then exit")
+            what_then = "saving, then exit" if self._saves else "exit; without --save nothing is saved"
+            self._say(f"--exit-duration-in-mins is over: {what_then}")
         return bool(number or late)
 
     def saved(self) -> None:

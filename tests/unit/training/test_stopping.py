@@ -71,6 +71,15 @@ def test_without_save_or_without_the_handler_a_signal_ends_the_process_as_ever()
             assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
+@pytest.mark.parametrize(
+    ("save", "what_then"), [("nowhere", "saving, then exit"), (None, "exit; without --save nothing is saved")]
+)
+def test_the_end_of_its_time_says_whether_it_saves(save: str | None, what_then: str) -> None:
+    said: list[str] = []
+    assert stop(said, exit_duration_in_mins=1e-6, save=save).wanted()
+    assert said == [f"--exit-duration-in-mins is over: {what_then}"]
+
+
 def test_a_second_signal_ends_it_at_once_but_an_echo_does_not(clock, tmp_path: Path) -> None:
     with stop(output_dir=str(tmp_path)), mock.patch.object(signal, "raise_signal") as raised:
         handler = signal.getsignal(signal.SIGTERM)
