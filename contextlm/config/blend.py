@@ -72,11 +72,11 @@ def parse_split(text: str) -> tuple[float, float, float]:
     """
     remedy = "give three non-negative numbers with a positive sum, as in 969,30,1"
     words = text.split(",")
-    if len(words) != 3:
-        raise UserError(f"--split {text}: {len(words)} numbers; {remedy}")
     bad = [word for word in words if not is_number(word) or not math.isfinite(float(word)) or float(word) < 0]
     if bad:
         raise UserError(f"--split {text}: {bad[0]!r} is not a non-negative number; {remedy}")
+    if len(words) != 3:
+        raise UserError(f"--split {text}: {len(words)} {'number' if len(words) == 1 else 'numbers'}; {remedy}")
     shares = [float(word) for word in words]
     total = sum(shares)
     if not 0 < total < math.inf:

@@ -57,10 +57,10 @@ def test_good_splits() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("100", "1 numbers"),
+        ("100", "1 number;"),
         ("90,10", "2 numbers"),
         ("1,1,1,1", "4 numbers"),
-        ("", "1 numbers"),
+        ("", "'' is not a non-negative number"),
         ("-1,1,0", "'-1' is not a non-negative number"),
         ("nan,1,0", "'nan'"),
         ("inf,1,0", "'inf'"),
