@@ -20,6 +20,8 @@ from contextlm.errors import UserError
 from contextlm.model.backends import TorchSpecProvider, choose_backend
 from contextlm.model.language_model import ContextLM
 
+_MOST_GRAPHS = 32  # of one kind of layer: with and without gradients, recomputed or not, of one sample; 7 were seen
+
 
 def compiled_unit(config: Config, data_parallel_size: int, device: torch.device) -> str:
     """What of the model is compiled on a device: "model", "layer" or "off"; Transformer Engine's layers never are.
@@ -57,6 +59,8 @@ def compile_parts(parts: Iterable[ContextLM], unit: str, replayed: bool = False)
     from contextlm.model.whole_rows import read_rows_once  # takes the compiler along
 
     read_rows_once()
+    limits = torch._dynamo.config  # a graph too many would be an error in the middle of a run
+    limits.recompile_limit = max(limits.recompile_limit, _MOST_GRAPHS)
     for part in parts:
         if unit == "model":
             if part.position_embedding_type == "rope":

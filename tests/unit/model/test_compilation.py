@@ -54,3 +54,17 @@ def test_compiled_is_the_same(build, compile_with, backbone, values, unit):
     assert seconds_spent() == told
     for name, value in expected.items():
         assert (actual[name] - value).abs().max() <= 1e-5 * value.abs().max(), name
+
+
+def test_no_run_ends_at_the_compilers_limit(build, compile_with):
+    """Layers of one kind share it."""
+    model = build(small_config("gpt2", num_layers=4))
+    compile_with(lambda graph, _: graph)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        compile_parts([model], "layer")
+        losses_and_gradients(model)
+        logits(model)
+        with torch._dynamo.config.patch(recompile_limit=1), pytest.raises(Exception, match="fullgraph"):
+            torch._dynamo.reset()
+            losses_and_gradients(model)
+            logits(model)
