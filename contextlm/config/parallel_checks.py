@@ -68,8 +68,8 @@ def _optimizer(config: Config) -> list[str]:
     if parallel.overlap_grad_reduce and context.context_chunk_size > config.model.seq_length:
         problems.append(
             f"--context-chunk-size {context.context_chunk_size}: longer than --seq-length {config.model.seq_length}, "
-            "so that the predictor gets no gradients, which --overlap-grad-reduce waits for; drop that, or use chunks of "
-            f"at most {config.model.seq_length} tokens"
+            "so that the predictor gets no gradients, which --overlap-grad-reduce waits for; drop that, or use chunks "
+            f"of at most {config.model.seq_length} tokens"
         )
     if not parallel.overlap_param_gather:
         return problems

@@ -195,18 +195,20 @@ class Metrics:
         lines[-1]["eta_seconds"] = total / len(lines) * (num_iterations - lines[-1]["iteration"])
         lines[-1] |= measures._asdict()
         rates = self.throughput.rates(sum(result.num_samples for result in results) * length, total)
-        self.say(log_line(lines, results, rates, num_iterations), *self.slow_rank.told(measures), *self._compiled())
+        self.say(
+            log_line(lines, results, rates, num_iterations), *self.slow_rank.told(measures), *self._compiled("of it")
+        )
 
-    def _compiled(self) -> tuple[str, ...]:
-        """How long the compiler took since the last log line, if it was asked."""
+    def _compiled(self, of_what: str) -> tuple[str, ...]:
+        """How long the compiler took since the last line, if it was asked."""
         before, self.compiled_for = self.compiled_for, seconds_spent()
         spent = self.compiled_for - before
-        return (f"compiling took {spent:.1f} s of it",) if spent > 0.1 else ()
+        return (f"compiling took {spent:.1f} s {of_what}",) if spent > 0.1 else ()
 
     def log_evaluation(self, split: str, result: Evaluation) -> None:
         """Print and write the result on one split; its time is not counted as training's."""
         iteration = self.run.progress.iteration
-        self.say(evaluation_line(split, iteration, result))
+        self.say(evaluation_line(split, iteration, result), *self._compiled("since the line before"))
         self.lines.append(
             {
                 "iteration": iteration,

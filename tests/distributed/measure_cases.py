@@ -104,6 +104,15 @@ def told_without_a_disk_for_traces(values: dict[str, Any]) -> str:
         return told(values)[0]
 
 
+def told_of_compiling(seconds_by_call: list[float], values: dict[str, Any]) -> list[str]:
+    """The lines of a run that speak of compiling, where the compiler has taken so long at each asking."""
+    from contextlm.training import metrics
+
+    with mock.patch.object(metrics, "seconds_spent", mock.Mock(side_effect=seconds_by_call)):
+        printed, _ = told(values)
+    return [line.strip() for line in printed.splitlines() if "compiling" in line]
+
+
 def told(values: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """Train with these options; what is printed, and the lines of metrics.jsonl."""
     from contextlm.training.train import train

@@ -18,6 +18,7 @@ from tests.distributed.measure_cases import (
     model_measures,
     own_work_of_a_slow_rank,
     told,
+    told_of_compiling,
     told_without_a_disk_for_traces,
     weights_after_a_step,
 )
@@ -167,3 +168,16 @@ def test_a_trace_that_cannot_be_written_stops_nothing(pool: Pool, tmp_path: Path
     (printed,) = pool.run(told_without_a_disk_for_traces, 1, values=values)
     assert "warning: the profile failed, training goes on: OSError: [Errno 28] No space left" in printed
     assert re.search("iteration +4/", printed)
+
+
+def test_each_line_tells_its_own_compiling(pool: Pool, tmp_path: Path) -> None:
+    values = SMALL | {
+        "output_dir": str(tmp_path),
+        "train_iters": 2,
+        "log_interval": 1,
+        "eval_interval": 1,
+        "eval_iters": 1,
+    }
+    # Two iterations, an evaluation after each, and one of the test data at the end.
+    (lines,) = pool.run(told_of_compiling, 1, seconds_by_call=[20.0, 33.0, 33.0, 33.0, 33.0], values=values)
+    assert lines == ["compiling took 20.0 s of it", "compiling took 13.0 s since the line before"]
