@@ -16,18 +16,32 @@ from typing import Any
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` so that a kill at any moment leaves the old file or the new one."""
+    """Write `content` to `path` so that a kill at any moment leaves the old file or the new one.
+
+    A kill may leave `path`.part; an error leaves nothing.
+    """
     temporary = f"{path}.part"
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    stream = open(temporary, "wb")
+    try:
+        with stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as indented JSON with a final newline, atomically."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write `content` as JSON, atomically."""
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """`content` as indented JSON with a final newline."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from contextlm.comparison.results import write_results
 from contextlm.comparison.runs import Run, changed_runs, plan_runs
 from contextlm.comparison.study import Study, read_study
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 from contextlm.training.exit_status import PREEMPTED
 
 TRAINING = (sys.executable, str(Path(__file__).resolve().parents[1] / "pretrain_contextlm.py"))
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINI
             if given.dry_run:
                 _describe(study)
                 return 0
+            if wrong := result_files.folder_problems("--folder", folder, folder):
+                raise UserError(*wrong)
             with only_one("comparison", folder, console.print):
                 if given.estimate:
                     _estimate(study, folder, given.jobs, program, console)
@@ -83,7 +86,9 @@ def _compare(study: Study, folder: Path, given: argparse.Namespace, program: Seq
     missing = [run for run in runs if not run.is_finished()]
     console.print(f"{study.name}: {len(runs)} runs, {len(missing)} to train; results in {folder}/results.md")
     failed, stopped = _train(missing, given.jobs, program, console)
-    print(write_results(study, runs, folder))
+    with result_files.told("--folder", folder):
+        page = write_results(study, runs, folder)
+    print(page)
     for run in failed:
         console.print(f"{run.name} failed; the end of {run.log}:\n{_last_lines(run.log)}", markup=False)
     if stopped:

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contextlm import atomic_files
 from contextlm.data.dataset_statistics import dataset_statistics, histogram_lines, histogram_svg
 from contextlm.data.merging import find_datasets
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,12 +33,13 @@ def main(arguments: Sequence[str]) -> int:
     with told_to_the_user():
         if given.plot is not None and given.plot.suffix != ".svg":
             raise UserError(f"--plot {given.plot}: only .svg pictures are written; end the name with .svg")
+        if wrong := result_files.problems("--plot", given.plot):
+            raise UserError(*wrong)
         statistics = [dataset_statistics(prefix) for prefix in find_datasets(given.input)]
         for one in statistics:
             print("\n".join([*one.lines(), *histogram_lines(one.lengths), ""]))
         if given.plot is not None:
-            given.plot.parent.mkdir(parents=True, exist_ok=True)
-            atomic_files.write_bytes(given.plot, histogram_svg(statistics).encode())
+            result_files.write("--plot", given.plot, histogram_svg(statistics).encode())
             print(f"wrote {given.plot}")
     return 0
 

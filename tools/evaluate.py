@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +22,7 @@ from contextlm import atomic_files
 from contextlm.analysis.score_rows import number, score_rows
 from contextlm.config.fields import all_fields
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 
 if TYPE_CHECKING:
     from contextlm.data.samples import Samples
@@ -100,7 +100,8 @@ def problems(options: argparse.Namespace) -> list[str]:
             options.context_control == "shuffle" and _is_by_document(options)
         ),
     }
-    return [problem for problem, fine in checks.items() if not fine]
+    wrong = [problem for problem, fine in checks.items() if not fine]
+    return wrong + result_files.problems("--output", options.output)
 
 
 _OTHERS = "zero, random or previous"
@@ -210,10 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with told_to_the_user():
         result = evaluate(options)
-    Console().print(table(result))
-    if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_json(options.output, result)
+        Console().print(table(result))
+        if options.output:
+            result_files.write("--output", options.output, atomic_files.json_bytes(result))
 
 
 if __name__ == "__main__":

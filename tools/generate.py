@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from contextlm import atomic_files
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 
 if TYPE_CHECKING:
     from contextlm.inference.subject import Subject
@@ -52,7 +53,8 @@ def problems(options: argparse.Namespace) -> list[str]:
         f"--top-k {options.top_k}: give 1 or more, or leave it out": options.top_k is None or options.top_k >= 1,
         f"--top-p {options.top_p}: give a probability above 0, at most 1": 0 < options.top_p <= 1,
     }
-    return [problem for problem, fine in checks.items() if not fine]
+    wrong = [problem for problem, fine in checks.items() if not fine]
+    return wrong + result_files.problems("--output", options.output)
 
 
 def prompts(options: argparse.Namespace) -> Iterator[str]:
@@ -133,10 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with told_to_the_user():
         results = generate(options)
-    if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-        asked = options.prompt is None and options.prompt_file is None
-        atomic_files.write_json(options.output, results if asked else results[0])
+        if options.output:
+            asked = options.prompt is None and options.prompt_file is None
+            content = atomic_files.json_bytes(results if asked else results[0])
+            result_files.write("--output", options.output, content)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contextlm import atomic_files
 from contextlm.analysis.report import build_report
 from contextlm.analysis.run_record import RunRecord, read_runs
 from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 
 TOKENS_OF_A_SAMPLE = 80
 
@@ -62,14 +62,12 @@ def write_report(options: argparse.Namespace) -> None:
         wrong.append(f"--commands {options.commands}: cannot be read ({error}); give a text file")
     if options.samples < 0:
         wrong.append(f"--samples {options.samples}: give 0 or more")
-    if options.output.is_dir():
-        wrong.append(f"--output {options.output}: is a folder; give the name of a file")
+    wrong += result_files.problems("--output", options.output)
     if wrong:
         raise UserError(*wrong)
     if options.samples:
         runs = [_with_samples(run, options.samples) for run in runs]
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_bytes(options.output, build_report(runs, options.title, typed).encode())
+    result_files.write("--output", options.output, build_report(runs, options.title, typed).encode())
 
 
 def _with_samples(run: RunRecord, number: int) -> RunRecord:

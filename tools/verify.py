@@ -13,13 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from contextlm import atomic_files
-from contextlm.errors import told_to_the_user
+from contextlm.errors import UserError, told_to_the_user
+from contextlm.preflight import result_files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a proof to the last bit belongs on the CPU
     began = time.perf_counter()
     with told_to_the_user():
+        if wrong := result_files.problems("--output", options.output):
+            raise UserError(*wrong)
         from contextlm.verification.proofs import proofs
 
         found = list(proofs(options.load, trust_remote_code=options.trust_remote_code, say=_say))
@@ -60,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         rows = [{**proof._asdict(), "holds": proof.holds} for proof in found]
-        atomic_files.write_json(options.output, {"checkpoint": options.load, "proofs": rows})
+        content = atomic_files.json_bytes({"checkpoint": options.load, "proofs": rows})
+        with told_to_the_user():
+            result_files.write("--output", options.output, content)
     if failed := [proof.claim for proof in found if not proof.holds]:
         raise SystemExit(f"refuted: {'; '.join(failed)}")
 
