@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
 _CHECKPOINT = re.compile(r"iter_(\d{7,})")
 
 
@@ -69,6 +70,11 @@ def read_config(file: Path, notes: list[str]) -> dict[str, Any]:
     for key, value in (tree if isinstance(tree, dict) else {}).items():
         flat.update(value if isinstance(value, dict) else {key: value})
     return flat
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training run has left anything of its own in a folder."""
+    return any((folder / name).is_file() for name in (METRICS, EVENTS)) or bool(checkpoints(folder))
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from contextlm.analysis.parameters import count_parameters
-from contextlm.analysis.run_files import checkpoints, read_config, read_json, read_lines, read_object
+from contextlm.analysis.run_files import (
+    EVENTS,
+    METRICS,
+    checkpoints,
+    is_run,
+    read_config,
+    read_json,
+    read_lines,
+    read_object,
+)
 from contextlm.analysis.score_rows import score_rows
 from contextlm.config import load
 from contextlm.errors import UserError
@@ -135,9 +144,15 @@ def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
     """The records of some folders, each with a name of its own.
 
     Raises:
-        UserError: all folders that are not there, or given twice.
+        UserError: all folders that are not there, are no run's, or are given twice.
     """
     wrong = [_no_folder(folder) for folder in folders if not folder.is_dir()]
+    wrong += [
+        f"{folder}: is no run's folder, which has {METRICS}, {EVENTS} or checkpoints (iter_...); "
+        "give the --save or --output-dir folder of a training run"
+        for folder in folders
+        if folder.is_dir() and not is_run(folder)
+    ]
     places = [folder.resolve() for folder in folders]
     wrong += [
         f"{folder}: given twice"
@@ -158,10 +173,10 @@ def read_run(folder: Path) -> RunRecord:
     if not folder.is_dir():
         raise UserError(_no_folder(folder))
     notes: list[str] = []
-    if not (folder / "metrics.jsonl").exists():
-        notes.append("no metrics.jsonl")
-    lines = read_lines(folder / "metrics.jsonl", "iteration", notes)
-    events = read_lines(folder / "events.jsonl", "what", notes)
+    if not (folder / METRICS).exists():
+        notes.append(f"no {METRICS}")
+    lines = read_lines(folder / METRICS, "iteration", notes)
+    events = read_lines(folder / EVENTS, "what", notes)
     saved = checkpoints(folder)
     configs = [read_config(path / "config.yaml", notes) for _, path in saved]
     details = [read_object(path / "run.json", notes) for _, path in saved]

@@ -153,9 +153,10 @@ def test_several_seeds_have_a_mean_and_an_interval(tmp_path: Path) -> None:
 
 
 def test_incomplete_runs_are_reported_with_what_is_missing(tmp_path: Path) -> None:
-    """Nothing at all; half a line of a killed run; only NaN; one iteration; no configuration."""
+    """Nothing but a beginning; half a line of a killed run; only NaN; one iteration; no configuration."""
     empty, killed, diverged, first, bare = (tmp_path / name for name in ("empty", "killed", "nan", "first", "bare"))
     empty.mkdir()
+    (empty / "events.jsonl").touch()
     write_run(killed)
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 61, "lm_lo')

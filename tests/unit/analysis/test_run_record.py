@@ -112,6 +112,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> Non
     folders += [write_run(tmp_path / "plain", chunk_size=0, seed=1), write_run(tmp_path / "again", seed=1)]
     unknown = tmp_path / "unknown"
     unknown.mkdir()
+    (unknown / "events.jsonl").touch()
     groups = seed_groups(read_runs([*folders, unknown]))
     assert [(group.name, [run.name for run in group.runs]) for group in groups] == [
         ("contextlm, 3 seeds", ["contextlm-seed1", "contextlm-seed2", "contextlm-seed3"]),
@@ -133,6 +134,22 @@ def test_folders_of_one_name_are_told_apart_and_all_wrong_ones_are_named(tmp_pat
     )
     with pytest.raises(UserError, match="no such run folder"):
         read_run(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_no_run(tmp_path: Path) -> None:
+    corpus, *runs = (tmp_path / name for name in ("corpus", "metrics.jsonl", "events.jsonl", "iter_0000010"))
+    corpus.mkdir()
+    (corpus / "corpus.jsonl").touch()
+    for run in runs:  # one thing is enough
+        run.mkdir()
+        (run / run.name).mkdir() if run.name.startswith("iter_") else (run / run.name).touch()
+    assert len(read_runs(runs)) == 3
+    with pytest.raises(UserError) as caught:
+        read_runs([*runs, corpus])
+    assert caught.value.problems == (
+        f"{corpus}: is no run's folder, which has metrics.jsonl, events.jsonl or checkpoints (iter_...); "
+        "give the --save or --output-dir folder of a training run",
+    )
 
 
 def test_results_of_evaluations_are_found_and_other_files_are_left(tmp_path: Path) -> None:
