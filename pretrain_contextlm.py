@@ -18,23 +18,24 @@ from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.resolve import ConfigurationError, parse
 from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump
-from contextlm.errors import UserError, tell_problems, tell_warnings
+from contextlm.errors import UserError, tell_problems, tell_warnings, until_the_reader_leaves
 
 
 def main() -> None:
     """Parse, then describe the run or train."""
     try:
-        invocation = parse(sys.argv[1:])
-        tell_warnings(invocation.warnings)
-        if invocation.print_config:
-            config, world_size = invocation.config, invocation.world_size
-            print(dump(config if world_size is None else with_batch_size(config, world_size)), end="")
-            return
-        if invocation.dry_run:
-            from contextlm.analysis.dry_run import describe
+        with until_the_reader_leaves():
+            invocation = parse(sys.argv[1:])
+            tell_warnings(invocation.warnings)
+            if invocation.print_config:
+                config, world_size = invocation.config, invocation.world_size
+                print(dump(config if world_size is None else with_batch_size(config, world_size)), end="")
+                return
+            if invocation.dry_run:
+                from contextlm.analysis.dry_run import describe
 
-            print(describe(invocation.config, invocation.world_size, _tokenizer_size(invocation.config)))
-            return
+                print(describe(invocation.config, invocation.world_size, _tokenizer_size(invocation.config)))
+                return
         from torch.distributed.elastic.multiprocessing.errors import record
 
         from contextlm.training import faults

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,13 +26,42 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def told_to_the_user() -> Iterator[None]:
-    """Around the work of a tool: a `UserError` becomes lines on stderr and exit status 1."""
+    """The decorator of a tool's main function: a `UserError` becomes lines on stderr and exit status 1."""
+    with until_the_reader_leaves():
+        try:
+            yield
+        except UserError as error:
+            for problem in error.problems:
+                print(f"error: {problem}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def until_the_reader_leaves() -> Iterator[None]:
+    """Around what prints, or its decorator: a reader that leaves, as `head` does, ends it quietly with status 141."""
     try:
-        yield
-    except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # else Python finds out at its very end
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is printed, and could not be, goes there at the end
+        os.close(nowhere)
+        raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _reader_has_left() -> bool:
+    """Whether it is the pipe of stdout that broke, and not one to a process of ours."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # stdout is no file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def tell_warnings(sentences: Sequence[str]) -> None:

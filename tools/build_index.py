@@ -45,13 +45,13 @@ def build(config: Config, world_size: int | None) -> str:
     return data_table({name: Taken(found, taken.get(name, 0)) for name, found in named.items() if found is not None})
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read a training's command line, build, print the table."""
-    with told_to_the_user():
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        invocation = parse([*words, *(() if "--dry-run" in words else ("--dry-run",))])
-        tell_warnings(invocation.warnings)
-        print(build(invocation.config, invocation.world_size))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    invocation = parse([*words, *(() if "--dry-run" in words else ("--dry-run",))])
+    tell_warnings(invocation.warnings)
+    print(build(invocation.config, invocation.world_size))
 
 
 if __name__ == "__main__":

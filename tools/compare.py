@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINING) -> int:
     """Train what is missing and report; 1 if a run did not get to its end, 130 if we were stopped.
 
@@ -57,27 +58,26 @@ def main(arguments: Sequence[str] | None = None, program: Sequence[str] = TRAINI
     """
     given = parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    with told_to_the_user():
-        if given.jobs < 1:
-            raise UserError(f"--jobs {given.jobs}: give 1 or more")
-        study = read_study(given.study, given.text)
-        folder = (given.folder or Path("runs/studies") / study.name).resolve()
-        try:
-            if given.dry_run:
-                _describe(study)
+    if given.jobs < 1:
+        raise UserError(f"--jobs {given.jobs}: give 1 or more")
+    study = read_study(given.study, given.text)
+    folder = (given.folder or Path("runs/studies") / study.name).resolve()
+    try:
+        if given.dry_run:
+            _describe(study)
+            return 0
+        if wrong := result_files.folder_problems("--folder", folder, folder):
+            raise UserError(*wrong)
+        with only_one("comparison", folder, console.print):
+            if given.estimate:
+                _estimate(study, folder, given.jobs, program, console)
                 return 0
-            if wrong := result_files.folder_problems("--folder", folder, folder):
-                raise UserError(*wrong)
-            with only_one("comparison", folder, console.print):
-                if given.estimate:
-                    _estimate(study, folder, given.jobs, program, console)
-                    return 0
-                return _compare(study, folder, given, program, console)
-        except TimeoutError as error:
-            raise UserError(str(error)) from None
-        except KeyboardInterrupt:
-            console.print("stopped; the same command continues from here")
-            return 130
+            return _compare(study, folder, given, program, console)
+    except TimeoutError as error:
+        raise UserError(str(error)) from None
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues from here")
+        return 130
 
 
 def _compare(study: Study, folder: Path, given: argparse.Namespace, program: Sequence[str], console: Console) -> int:

@@ -91,10 +91,10 @@ def _to_train(save: str) -> str:
     return f"{words}, or --init-backbone-from in place of --load --finetune, with --context-chunk-size 4"
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert and say what was made."""
-    with told_to_the_user():
-        print(convert(parser().parse_args(arguments)))
+    print(convert(parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

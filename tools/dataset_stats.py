@@ -27,20 +27,20 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)
-    with told_to_the_user():
-        if given.plot is not None and given.plot.suffix != ".svg":
-            raise UserError(f"--plot {given.plot}: only .svg pictures are written; end the name with .svg")
-        if wrong := result_files.problems("--plot", given.plot):
-            raise UserError(*wrong)
-        statistics = [dataset_statistics(prefix) for prefix in find_datasets(given.input)]
-        for one in statistics:
-            print("\n".join([*one.lines(), *histogram_lines(one.lengths), ""]))
-        if given.plot is not None:
-            result_files.write("--plot", given.plot, histogram_svg(statistics).encode())
-            print(f"wrote {given.plot}")
+    if given.plot is not None and given.plot.suffix != ".svg":
+        raise UserError(f"--plot {given.plot}: only .svg pictures are written; end the name with .svg")
+    if wrong := result_files.problems("--plot", given.plot):
+        raise UserError(*wrong)
+    statistics = [dataset_statistics(prefix) for prefix in find_datasets(given.input)]
+    for one in statistics:
+        print("\n".join([*one.lines(), *histogram_lines(one.lengths), ""]))
+    if given.plot is not None:
+        result_files.write("--plot", given.plot, histogram_svg(statistics).encode())
+        print(f"wrote {given.plot}")
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from contextlm.doctor import backends, file_system, machine, network, packages, ranks
 from contextlm.doctor.finding import OK, PROBLEM, WARNING, Finding
+from contextlm.errors import until_the_reader_leaves
 
 _MARKS = {OK: "  ", WARNING: "! ", PROBLEM: "X "}
 
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@until_the_reader_leaves()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)

@@ -206,14 +206,14 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score, print a table, write the JSON."""
     options = parser().parse_args(arguments)
-    with told_to_the_user():
-        result = evaluate(options)
-        Console().print(table(result))
-        if options.output:
-            result_files.write("--output", options.output, atomic_files.json_bytes(result))
+    result = evaluate(options)
+    Console().print(table(result))
+    if options.output:
+        result_files.write("--output", options.output, atomic_files.json_bytes(result))
 
 
 if __name__ == "__main__":

@@ -130,15 +130,15 @@ def continued(examined: Subject, prompt: str, options: argparse.Namespace) -> di
     }
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, print, write the JSON."""
     options = parser().parse_args(arguments)
-    with told_to_the_user():
-        results = generate(options)
-        if options.output:
-            asked = options.prompt is None and options.prompt_file is None
-            content = atomic_files.json_bytes(results if asked else results[0])
-            result_files.write("--output", options.output, content)
+    results = generate(options)
+    if options.output:
+        asked = options.prompt is None and options.prompt_file is None
+        content = atomic_files.json_bytes(results if asked else results[0])
+        result_files.write("--output", options.output, content)
 
 
 if __name__ == "__main__":

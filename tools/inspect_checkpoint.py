@@ -36,21 +36,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Inspect or compare; the exit status is the verdict."""
     given = parser().parse_intermixed_args(arguments)
-    with told_to_the_user():
-        if len(given.checkpoint) != (2 if given.diff else 1):
-            raise UserError("give one FOLDER, or two with --diff")
-        folders = [_folder(path) for path in given.checkpoint]
-        problems = [problem for folder in folders for problem in _damage(folder, given.verify)]
-        if problems and not given.diff:
-            _tell(problems)  # what can still be read is shown all the same
-        elif problems:
-            raise UserError(*problems)
-        is_fine = (
-            _show_difference(folders[0], folders[1], given.json) if given.diff else _show(folders[0], given, problems)
-        )
+    if len(given.checkpoint) != (2 if given.diff else 1):
+        raise UserError("give one FOLDER, or two with --diff")
+    folders = [_folder(path) for path in given.checkpoint]
+    problems = [problem for folder in folders for problem in _damage(folder, given.verify)]
+    if problems and not given.diff:
+        _tell(problems)  # what can still be read is shown all the same
+    elif problems:
+        raise UserError(*problems)
+    is_fine = _show_difference(folders[0], folders[1], given.json) if given.diff else _show(folders[0], given, problems)
     raise SystemExit(0 if is_fine else 1)
 
 

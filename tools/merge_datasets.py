@@ -25,12 +25,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)
-    with told_to_the_user():
-        prefixes = find_datasets(given.input)
-        merged = merge_datasets(prefixes, given.output_prefix, lambda prefix: print(f"adding {prefix}", flush=True))
+    prefixes = find_datasets(given.input)
+    merged = merge_datasets(prefixes, given.output_prefix, lambda prefix: print(f"adding {prefix}", flush=True))
     documents = len(merged.document_starts) - 1
     print(f"wrote {given.output_prefix}.bin, .idx: {documents:,} documents, {merged.num_tokens:,} tokens")
     return 0

@@ -60,17 +60,17 @@ def planning_options() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status: 1 if no layout fits."""
     given, words = planning_options().parse_known_args(arguments)
-    with told_to_the_user():
-        if given.largest_micro_batch:
-            text, record, found = _largest(given, words)
-        else:
-            config, world_size, machine = _read(given, words)
-            assert config.model.vocab_size is not None
-            answer = _matched if given.match else _fitted if given.fit else _described
-            text, record, found = answer(given, config, config.model.vocab_size, world_size, machine)
+    if given.largest_micro_batch:
+        text, record, found = _largest(given, words)
+    else:
+        config, world_size, machine = _read(given, words)
+        assert config.model.vocab_size is not None
+        answer = _matched if given.match else _fitted if given.fit else _described
+        text, record, found = answer(given, config, config.model.vocab_size, world_size, machine)
     print(json.dumps(record, indent=2) if given.json else text)
     return 0 if found else 1
 

@@ -21,7 +21,7 @@ from contextlm.data.progress import ProgressDisplay, describe
 from contextlm.data.sharded_preprocessing import preprocess_partitions, preprocess_shard
 from contextlm.data.sources.flags import add_input_flags
 from contextlm.data.tokenizer_flags import add_tokenizer_flags, tokenizer_config, tokenizer_words
-from contextlm.errors import UserError
+from contextlm.errors import UserError, until_the_reader_leaves
 
 # Options of Megatron-LM's tool that this one does not have, each with the reason.
 REFUSED = {
@@ -122,6 +122,7 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+@until_the_reader_leaves()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     try:

@@ -40,14 +40,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Replay, print, exit with the verdict."""
     options = parser().parse_args(arguments)
     if options.iteration < 1:
         parser().error("--iteration: give a whole number >= 1")
     is_first = os.environ.get("RANK", "0") == "0"
-    with told_to_the_user():
-        done = replay(options.load, options.iteration, lambda text: _say(text) if is_first else None)
+    done = replay(options.load, options.iteration, lambda text: _say(text) if is_first else None)
     if is_first:
         _print(done, options.samples)
     agrees = done.recorded["skipped"] == done.found["skipped"] and all(

@@ -36,11 +36,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the runs, write the page."""
     options = parser().parse_args(arguments)
-    with told_to_the_user():
-        write_report(options)
+    write_report(options)
     print(f"{options.output}: report on {len(options.runs)} run(s)")
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from contextlm.data.byte_level_training import train_byte_level_bpe
 from contextlm.data.sources.flags import add_input_flags
 from contextlm.data.tokenizer_training import MODEL_TYPES, train_sentencepiece
-from contextlm.errors import UserError
+from contextlm.errors import UserError, until_the_reader_leaves
 
 TYPES = {"sentencepiece": "SentencePieceTokenizer", "byte-level-bpe": "HuggingFaceTokenizer"}
 
@@ -42,6 +42,7 @@ def train(given: argparse.Namespace) -> Path:
     return train_byte_level_bpe(*words, given.json_key, given.txt_documents)
 
 
+@until_the_reader_leaves()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)

@@ -29,12 +29,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str]) -> int:
     """Run the program; the exit status."""
     given = parser().parse_args(arguments)
-    with told_to_the_user():
-        prefixes = find_datasets(given.input)
-        tokenizer = given_tokenizer(given)
+    prefixes = find_datasets(given.input)
+    tokenizer = given_tokenizer(given)
     problems: list[str] = []
     for prefix in prefixes:
         found = validate_dataset(prefix, tokenizer)

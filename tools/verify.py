@@ -37,17 +37,17 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@told_to_the_user()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prove, print the table; the exit status is the verdict."""
     options = parser().parse_args(arguments)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a proof to the last bit belongs on the CPU
     began = time.perf_counter()
-    with told_to_the_user():
-        if wrong := result_files.problems("--output", options.output):
-            raise UserError(*wrong)
-        from contextlm.verification.proofs import proofs
+    if wrong := result_files.problems("--output", options.output):
+        raise UserError(*wrong)
+    from contextlm.verification.proofs import proofs
 
-        found = list(proofs(options.load, trust_remote_code=options.trust_remote_code, say=_say))
+    found = list(proofs(options.load, trust_remote_code=options.trust_remote_code, say=_say))
     table = Table(title=f"{options.load}: {time.perf_counter() - began:.0f} s", title_justify="left")
     for heading in ("claim", "deviation", "allowed", "verdict", "examined"):
         table.add_column(heading, justify="right" if heading in ("deviation", "allowed") else "left")
@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.output:
         rows = [{**proof._asdict(), "holds": proof.holds} for proof in found]
         content = atomic_files.json_bytes({"checkpoint": options.load, "proofs": rows})
-        with told_to_the_user():
-            result_files.write("--output", options.output, content)
+        result_files.write("--output", options.output, content)
     if failed := [proof.claim for proof in found if not proof.holds]:
         raise SystemExit(f"refuted: {'; '.join(failed)}")
 
