@@ -26,7 +26,10 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def told_to_the_user() -> Iterator[None]:
-    """The decorator of a tool's main function: a `UserError` becomes lines on stderr and exit status 1."""
+    """The decorator of a tool's main function: a `UserError` becomes lines on stderr and exit status 1.
+
+    Ctrl-C ends it quietly, with the shell's 130.
+    """
     with until_the_reader_leaves():
         try:
             yield
@@ -34,6 +37,10 @@ def told_to_the_user() -> Iterator[None]:
             for problem in error.problems:
                 print(f"error: {problem}", file=sys.stderr)
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # behind the terminal's ^C
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextlib.contextmanager

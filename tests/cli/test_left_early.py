@@ -1,4 +1,4 @@
-"""A program whose reader has enough ends as others do: without a word."""
+"""A program whose reader or user has enough ends as others do: without a word."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from contextlm.errors import until_the_reader_leaves
 from tests.cli.programs import ROOT, environment
+from tools import generate
 
 DRY = ("--model", "gpt2-tiny", "--vocab-size", "257")
 
@@ -45,3 +46,13 @@ def test_a_reader_that_leaves_is_no_error(data: Path, command: tuple[str, ...]) 
 def test_the_pipe_of_another_process_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BrokenPipeError), until_the_reader_leaves():
         raise BrokenPipeError
+
+
+def test_ctrl_c_at_the_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def asked(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "generate", asked)
+    with pytest.raises(SystemExit) as left:
+        generate.main(["--load", "runs/my"])
+    assert left.value.code == 130 and capsys.readouterr() == ("", "")
