@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,7 +91,9 @@ def _portions(found: list[StoredTensor]) -> Iterator[list[StoredTensor]]:
 
 def _read(folder: Path, wanted: list[StoredTensor]) -> dict[str, Tensor]:
     room = {x.name: torch.empty(x.shape, dtype=getattr(torch, x.dtype)) for x in wanted}
-    load(room, storage_reader=SafeReader(folder), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as asked: there is one process
+        load(room, storage_reader=SafeReader(folder), no_dist=True)
     return room
 
 
