@@ -21,6 +21,7 @@ from rich.table import Table
 from contextlm.errors import told_to_the_user
 from contextlm.training.replay import Replayed, replay
 
+_OTHER_LAYOUT = "another layout or device rounds otherwise: take the run's own, or allow for it with --tolerance 1e-4"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done.difference(name) <= options.tolerance for name in ("lm_loss", "grad_norm")
     )
     if not agrees:
-        raise SystemExit(f"iteration {options.iteration} does not reproduce" if is_first else 1)
+        reason = "" if done.same_layout in (True, None) else f"; {_OTHER_LAYOUT}"
+        raise SystemExit(f"iteration {options.iteration} does not reproduce{reason}" if is_first else 1)
     if is_first:
         exact = "bit for bit" if done.is_equal else f"within {options.tolerance:g}"
         print(f"iteration {options.iteration} reproduces {exact}")

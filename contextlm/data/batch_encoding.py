@@ -121,7 +121,8 @@ class BatchEncoder:
                 self.notices.append(f"{name} is not installed; with it this is much faster: pip install {name}")
                 continue
             except Exception as error:
-                self.notices.append(f"{name} does not read this vocabulary and is not used ({_first_line(error)})")
+                reason = _first_line(error)
+                self.notices.append(f"{name} does not read this vocabulary: the same tokens, more slowly ({reason})")
                 continue
             wrong = next((text for text in self._sample(texts) if not self._agrees(quick, text)), None)
             if wrong is None:

@@ -71,6 +71,16 @@ def test_what_does_not_reproduce_is_told(pool: Pool, pipeline: Path) -> None:
     assert status == 0 and "iteration 6 reproduces within 0.01" in printed
 
 
+def test_another_layout_is_named_as_a_reason(pool: Pool, data: Path, tmp_path: Path) -> None:
+    words = [*SMALL, "--data-path", str(data), "--save", str(tmp_path), "--eval-iters", "0"]
+    assert pool.run(command, 2, words=[*words, "--train-iters", "2", "--save-interval", "1"]) == [0, 0]
+    first, second = metrics(tmp_path)
+    second["lm_loss"] *= 1.001
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    ((status, *_),) = pool.run(replayed, 1, arguments=["--load", str(tmp_path), "--iteration", "2"])
+    assert status.startswith("iteration 2 does not reproduce; another layout or device rounds otherwise")
+
+
 @pytest.mark.full
 def test_an_overflow_reproduces(pool: Pool, data: Path, tmp_path: Path) -> None:
     """So high a scale that all gradients are infinite."""

@@ -170,7 +170,7 @@ def test_absent_and_unfit_libraries_are_named() -> None:
     assert batches.encode(["a"])[0].tolist() == [97]
     assert batches.notices == [
         "one is not installed; with it this is much faster: pip install one",
-        "two does not read this vocabulary and is not used (no such model)",
+        "two does not read this vocabulary: the same tokens, more slowly (no such model)",
     ]
 
 
