@@ -23,6 +23,7 @@ from contextlm.training.replay import Replayed, replay
 
 _OTHER_LAYOUT = "another layout or device rounds otherwise: take the run's own, or allow for it with --tolerance 1e-4"
 
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
