@@ -196,8 +196,7 @@ def _bar() -> Iterator[Report]:
 
 def table(result: dict[str, Any]) -> Table:
     """The result for the eye."""
-    of = f", {result['split']} split" if "split" in result else ""
-    shown = Table(title=f"{result['checkpoint']}{of}", title_justify="left")
+    shown = Table()
     shown.add_column("measure")
     shown.add_column("value", justify="right")
     shown.add_column("standard error", justify="right")
@@ -211,6 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Score, print a table, write the JSON."""
     options = parser().parse_args(arguments)
     result = evaluate(options)
+    of = f", {result['split']} split" if "split" in result else ""
+    print(f"{result['checkpoint']}{of}")  # a table's title would be broken to its width
     Console().print(table(result))
     if options.output:
         result_files.write("--output", options.output, atomic_files.json_bytes(result))

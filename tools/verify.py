@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from contextlm.verification.proofs import proofs
 
     found = list(proofs(options.load, trust_remote_code=options.trust_remote_code, say=_say))
-    table = Table(title=f"{options.load}: {time.perf_counter() - began:.0f} s", title_justify="left")
+    print(f"{options.load}: {time.perf_counter() - began:.0f} s")  # a table's title would be broken to its width
+    table = Table()
     for heading in ("claim", "deviation", "allowed", "verdict", "examined"):
         table.add_column(heading, justify="right" if heading in ("deviation", "allowed") else "left")
     for proof in found:
