@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 
 from contextlm import atomic_files
+from contextlm.byte_words import size
 from contextlm.checkpoints import checkpoint_folder
 from contextlm.config.schema import CheckpointConfig
-from contextlm.preflight.words import size
 
 BEST = "best_checkpointed_iteration.txt"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from contextlm import lock_files
+from contextlm.byte_words import size
 from contextlm.doctor.finding import OK, PROBLEM, WARNING, Finding
 from contextlm.preflight.folders import nearest
-from contextlm.preflight.words import size
 
 _LEAST_FREE = 10 * 10**9
 _SLOW_SECONDS = 1.0

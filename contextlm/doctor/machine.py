@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from contextlm.byte_words import size
 from contextlm.doctor.finding import OK, WARNING, Finding
-from contextlm.preflight.words import size
 
 _LEAST_FILES = 4096
 _LEAST_SHARED = 10**9

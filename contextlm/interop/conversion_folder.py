@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from contextlm.byte_words import size
 from contextlm.errors import UserError
-from contextlm.preflight.words import size
 
 
 def check_new(save: str | Path) -> None:

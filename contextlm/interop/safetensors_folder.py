@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from contextlm import atomic_files
+from contextlm.byte_words import size
 from contextlm.errors import UserError
-from contextlm.preflight.words import size
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

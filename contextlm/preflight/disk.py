@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_kept
+from contextlm.byte_words import size
 from contextlm.config.schema import Config
 from contextlm.preflight.folders import free_bytes
-from contextlm.preflight.words import size
 
 
 class Room(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from contextlm.byte_words import size
 from contextlm.checkpoints import checkpoint_folder, continuation, manifest
 from contextlm.checkpoints.selection import choose
 from contextlm.config.blend import parse_blend
@@ -26,7 +27,6 @@ from contextlm.megatron.kernel_compiler import compiler_problems
 from contextlm.preflight import disk
 from contextlm.preflight.folders import write_error
 from contextlm.preflight.products import fp8_device_problems, graph_problems
-from contextlm.preflight.words import size
 from contextlm.training import whereabouts
 from contextlm.training.whereabouts import Whereabouts
 

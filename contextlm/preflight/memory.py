@@ -17,10 +17,10 @@ import torch
 
 from contextlm.analysis.fitting import usable
 from contextlm.analysis.memory import rank_memory
+from contextlm.byte_words import size
 from contextlm.config.schema import Config
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
-from contextlm.preflight.words import size
 
 _REMEDY = (
     "try a smaller --micro-batch-size, --recompute-granularity full --recompute-method uniform --recompute-num-layers "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlm.byte_words import size
 from contextlm.config.schema import Config
 from contextlm.errors import UserError, tell_warnings
 from contextlm.parallel.layout import Layout
 from contextlm.parallel.runtime import Runtime
 from contextlm.preflight import collectives, memory
 from contextlm.preflight.host_checks import Passed
-from contextlm.preflight.words import size
 
 
 def check(config: Config, passed: Passed, process: Runtime, layout: Layout) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from contextlm.analysis.checkpoint_size import checkpoint_bytes, num_kept, num_saves
+from contextlm.byte_words import size
 from contextlm.config.schema import Config
 from contextlm.errors import UserError
 from contextlm.preflight import folders, host_checks, memory
-from contextlm.preflight.words import size
 from contextlm.training.whereabouts import Whereabouts
 from tests.small_configs import small_config
 

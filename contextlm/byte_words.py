@@ -1,4 +1,4 @@
-"""Sizes for people."""
+"""Sizes of files and memory, in words for people."""
 
 from __future__ import annotations
 
