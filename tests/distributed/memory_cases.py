@@ -127,6 +127,7 @@ def allocated(backbone: str, values: dict[str, Any]) -> int:
     with small_run(backbone, **values) as run:
         batches = run.micro_batches(run.datasets.train, 0, 2 * run.num_microbatches)
         train_step(run, batches)  # the optimizer makes its states
+        run.optimizer.zero_grad()  # else gradients that it has kept are let go in the step, which may be seen or not
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             train_step(run, batches)
         if batches is not None:
