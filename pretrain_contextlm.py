@@ -16,8 +16,8 @@ import sys
 
 from contextlm.config.batch_ramp import with_batch_size
 from contextlm.config.resolve import ConfigurationError, parse
-from contextlm.config.schema import Config
 from contextlm.config.yaml_file import dump
+from contextlm.data.given_vocabulary import given_vocab_size
 from contextlm.errors import UserError, tell_problems, tell_warnings, until_the_reader_leaves
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             if invocation.dry_run:
                 from contextlm.analysis.dry_run import describe
 
-                print(describe(invocation.config, invocation.world_size, _tokenizer_size(invocation.config)))
+                print(describe(invocation.config, invocation.world_size, given_vocab_size(invocation.config)))
                 return
         from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -57,15 +57,6 @@ def main() -> None:
             exit_status.write_failure(error.output_dir, error)
         tell_problems(error)
         raise SystemExit(1) from None
-
-
-def _tokenizer_size(config: Config) -> int | None:
-    """The vocabulary that training would have; None where no tokenizer is given, which then costs no time."""
-    if config.data.tokenizer_type is None:
-        return None
-    from contextlm.data.tokenizers import build_tokenizer
-
-    return build_tokenizer(config.data, config.model.vocab_size).vocab_size
 
 
 if __name__ == "__main__":

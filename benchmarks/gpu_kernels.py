@@ -116,7 +116,7 @@ def bytes_of(run: Mapping[str, Any], operation: Mapping[str, Any]) -> float | No
     shapes, types = _shapes(operation), operation["args"].get("Input type", ())
     sizes = [math.prod(shape) * _BYTES.get(kind, 0) if shape else 0 for shape, kind in zip(shapes, types, strict=False)]
     changed = _changed_in_place(operation["args"].get("kernel_file"), name)
-    return float(sum(sizes) + sum(size for place, size in enumerate(sizes) if place in changed)) or None
+    return float(sum(size * (1 + (place in changed)) for place, size in enumerate(sizes))) or None
 
 
 @functools.cache

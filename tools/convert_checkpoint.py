@@ -72,21 +72,18 @@ def convert(options: argparse.Namespace) -> str:
             tokenizer_model=options.tokenizer_model,
             eod_token=options.eod_token,
         )
-        certificate, _ = import_model(options.load, options.save, data, say)
-        following = _to_train(options.save)
+        certificate, config = import_model(options.load, options.save, data, say)
+        following = _to_train(options.save, has_head=config.context.enabled)
     return (
         f"wrote {options.save}: logits differ by {certificate['max_abs_difference']:.3g} at most, "
         f"{certificate['relative_difference']:.2g} of the largest\n{following}"
     )
 
 
-def _to_train(save: str) -> str:
+def _to_train(save: str, *, has_head: bool) -> str:
     """How the checkpoint is trained; one without a context head can get one."""
-    from contextlm.config.yaml_file import load
-
-    config = f"{save}/iter_0000000/config.yaml"
-    words = f"next: pretrain_contextlm.py --config {config} --load {save} --finetune ..."
-    if load(config).context.enabled:
+    words = f"next: pretrain_contextlm.py --config {save}/iter_0000000/config.yaml --load {save} --finetune ..."
+    if has_head:
         return words
     return f"{words}, or --init-backbone-from in place of --load --finetune, with --context-chunk-size 4"
 

@@ -29,6 +29,7 @@ from contextlm.analysis.step_time import Machine
 from contextlm.config import Config, parse, validate
 from contextlm.config.presets import preset_names
 from contextlm.config.schema import ContextConfig
+from contextlm.data.given_vocabulary import given_vocab_size
 from contextlm.errors import UserError, tell_warnings, told_to_the_user
 
 _GIB = 2**30
@@ -106,11 +107,9 @@ def _read(given: argparse.Namespace, words: Sequence[str]) -> tuple[Config, int,
 
 def _with_vocabulary(config: Config) -> Config:
     """With the size of the tokenizer's, where one is given: that is what training takes."""
-    if config.data.tokenizer_type is None:
+    size = given_vocab_size(config)
+    if size is None:
         return config
-    from contextlm.data.tokenizers import build_tokenizer
-
-    size = build_tokenizer(config.data, config.model.vocab_size).vocab_size
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
 
 

@@ -76,7 +76,7 @@ def rank_memory(config: Config, vocab_size: int, stage: int, world_size: int, *,
     buffer = gradient_bytes * count if how.buffered else 0
     shared_by = config.data_parallel_size(world_size) if parallel.use_distributed_optimizer else 1
     peak = peak_activations(config, vocab_size, stage, config.num_microbatches(world_size), how)
-    copies = 4 * count // shared_by if config.half_precision and how.buffered and gradient_bytes == 2 else 0
+    copies = 4 * count // shared_by if how.buffered and gradient_bytes == 2 else 0
     activations = Activations(config, vocab_size, how)
     gathered = activations.states * activations.element if parallel.splits_sequence else 0
     return RankMemory(

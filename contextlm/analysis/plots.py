@@ -85,8 +85,15 @@ def svg(draw: Callable[[Axes], None], name: str, height: float = _HEIGHT, words:
             labels = [in_lines(label, 2 * _COLUMN_LETTERS) for label in labels]
             num_lines = sum(label.count("\n") + 1 for label in labels)
             figure.set_figheight(height + 0.22 * math.ceil(num_lines / columns))
-            place: Any = {"loc": "lower left", "bbox_to_anchor": (-0.05, 1.0)}
-            axes.legend(handles, labels, frameon=False, fontsize=10, ncols=columns, **place)
+            axes.legend(
+                handles,
+                labels,
+                frameon=False,
+                fontsize=10,
+                ncols=columns,
+                loc="lower left",
+                bbox_to_anchor=(-0.05, 1.0),
+            )
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", metadata=nothing)

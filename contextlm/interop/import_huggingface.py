@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 _MAX_PADDING = 1024
 
 
-def import_model(
-    load: str, save: str, data: DataConfig, say: Callable[[str], None]
-) -> tuple[dict[str, Any], Tokenizer]:
-    """Convert a GPT-2, GPT-NeoX or ContextLM folder; returns the certificate and the tokenizer.
+def import_model(load: str, save: str, data: DataConfig, say: Callable[[str], None]) -> tuple[dict[str, Any], Config]:
+    """Convert a GPT-2, GPT-NeoX or ContextLM folder; returns the certificate and the configuration that was saved.
 
     Args:
         load: the folder.
@@ -75,7 +73,7 @@ def import_model(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer_type=tokenizer.kind))
         written = save_weights(model, layout, config, tokenizer, Path(save), {"converted": certificate})
         say(f"saved checkpoint {written}")
-    return certificate, tokenizer
+    return certificate, config
 
 
 def _tokenizer(folder: Path, data: DataConfig) -> Tokenizer:
