@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_configs import FUSIONS, small_config
+from tests.small_configs import BACKBONES, FUSIONS, small_config
 from tests.unit.model.linear_paths import take_the_way_of_shared_matrices
 
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
@@ -38,6 +38,12 @@ class _Graphs(list):
         """How many attention kernels each graph calls."""
         kernel = torch.nn.functional.scaled_dot_product_attention
         return [sum(node.target is kernel for node in graph.graph.nodes) for graph in self]
+
+    def products(self) -> list[bool]:
+        """Of each linear product, in order, whether it adds a bias."""
+        linear = torch.nn.functional.linear
+        nodes = (node for graph in self for node in graph.graph.nodes if node.target is linear)
+        return [len(node.args) > 2 and node.args[2] is not None for node in nodes]
 
 
 def output_and_gradients(function, layer: torch.nn.Module, inputs: dict) -> list[torch.Tensor]:
@@ -69,6 +75,15 @@ def test_a_layer_is_one_graph(build, backbone, index, kind):
     assert graphs.attentions() == [3 if index == 2 else 1]  # one graph, the two predictor layers in it
     for ours, reference in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, reference)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_row_products_leave_their_biases_to_the_kernel_of_the_residual(build, backbone):
+    layer, inputs = layer_and_inputs(build, backbone, 0)
+    graphs = _Graphs()
+    torch.compile(layer, fullgraph=True, backend=graphs)(**inputs)
+    # q, k and v; attention's output; into the MLP; out of it.
+    assert graphs.products() == [True, False, True, False]
 
 
 def test_a_layer_whose_matrices_are_shared_is_one_graph(build, monkeypatch):
