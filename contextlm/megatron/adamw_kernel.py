@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import triton
 from torch import Tensor
 from triton import language as tl
 
-_BLOCK = 1024
+from contextlm.megatron.blocks import BLOCK, TYPES, Blocks, addresses, pointer
 
 
 class Parameter(NamedTuple):
@@ -35,23 +34,6 @@ class Parameter(NamedTuple):
     weight: Tensor | None
 
 
-class Blocks:
-    """Which block of which parameter each program of the kernel updates.
-
-    Args:
-        sizes: numbers in each parameter.
-        device: where the parameters are.
-    """
-
-    def __init__(self, sizes: Sequence[int], device: torch.device) -> None:
-        counts = torch.tensor([-(-size // _BLOCK) for size in sizes])
-        owner = torch.repeat_interleave(torch.arange(len(sizes)), counts)
-        first = counts.cumsum(0) - counts
-        self.sizes = _on(device, torch.tensor(sizes, dtype=torch.int64))
-        self.owner = _on(device, owner.int())
-        self.place = _on(device, (torch.arange(len(owner)) - first[owner]).int())
-
-
 class AdamWKernel:
     """The update of a group of parameters whose tensors stay where they are.
 
@@ -65,9 +47,7 @@ class AdamWKernel:
         (self.gradient_type,) = {p.gradient.dtype for p in parameters}
         (self.weight_type,) = {None if p.weight is None else p.weight.dtype for p in parameters}
         self.blocks = blocks or Blocks([p.master.numel() for p in parameters], device)
-        addresses = [_addresses(p) for p in parameters]
-        self.are_aligned = all(address % 16 == 0 for row in addresses for address in row)
-        self.addresses = _on(device, torch.tensor(addresses, dtype=torch.int64))
+        self.addresses, self.are_aligned = addresses(parameters)
 
     def update(
         self,
@@ -99,35 +79,12 @@ class AdamWKernel:
             *betas,
             eps,
             weight_decay,
-            GRADIENT=_TYPES[self.gradient_type],
-            WEIGHT=_TYPES[self.weight_type],
+            GRADIENT=TYPES[self.gradient_type],
+            WEIGHT=TYPES[self.weight_type],
             ALIGNED=self.are_aligned,
-            BLOCK=_BLOCK,
+            BLOCK=BLOCK,
             num_warps=4,
         )
-
-
-def _on(device: torch.device, table: Tensor) -> Tensor:
-    """A copy there, for which the host does not wait."""
-    return table.pin_memory().to(device, non_blocking=True)
-
-
-def _addresses(parameter: Parameter) -> list[int]:
-    tensors = parameter.gradient, parameter.master, parameter.exp_avg, parameter.exp_avg_sq, parameter.weight
-    assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-
-
-_TYPES = {None: None, torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-
-
-@triton.jit
-def _pointer(place, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
-    """The address that lies at `place`; where all are multiples of 16 bytes, 16 bytes are moved at once."""
-    address = tl.load(place)
-    if ALIGNED:
-        address = tl.multiple_of(address, 16)
-    return address.to(tl.pointer_type(TYPE))
 
 
 @triton.jit
@@ -184,10 +141,10 @@ def _update(
     ALIGNED: tl.constexpr,
 ):
     """The numbers `at` these places of one parameter, where they are `here`."""
-    gradient_at = _pointer(table, GRADIENT, ALIGNED) + at
-    master_at = _pointer(table + 1, tl.float32, ALIGNED) + at
-    first_at = _pointer(table + 2, tl.float32, ALIGNED) + at
-    second_at = _pointer(table + 3, tl.float32, ALIGNED) + at
+    gradient_at = pointer(table, GRADIENT, ALIGNED) + at
+    master_at = pointer(table + 1, tl.float32, ALIGNED) + at
+    first_at = pointer(table + 2, tl.float32, ALIGNED) + at
+    second_at = pointer(table + 3, tl.float32, ALIGNED) + at
     gradient = tl.load(gradient_at, mask=here).to(tl.float32) * scale
     first = tl.load(first_at, mask=here)
     first = first + (1 - beta1) * (gradient - first)
@@ -198,5 +155,5 @@ def _update(
     tl.store(second_at, second, mask=here)
     tl.store(master_at, master, mask=here)
     if WEIGHT is not None:
-        weight_at = _pointer(table + 4, WEIGHT, ALIGNED) + at
+        weight_at = pointer(table + 4, WEIGHT, ALIGNED) + at
         tl.store(weight_at, master.to(WEIGHT), mask=here)

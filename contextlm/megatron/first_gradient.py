@@ -4,6 +4,7 @@ What is slow: `zero_grad_buffer` (distributed/distributed_data_parallel.py:542) 
 hook of each parameter (line 433) reads it to add the first gradient: 8 bytes of memory traffic for each fp32 gradient,
 in every iteration, that say nothing.
 The mend: a parameter is marked instead, and its next gradient copied. What got none is zeroed before it is reduced.
+A part that knows `gradient_sums` leaves copying and adding to it (`gradient_sums.py`).
 Test: tests/distributed/test_gradient_buffers.py.
 """
 
@@ -21,7 +22,9 @@ _MARK = """    for param in self.params_with_grad:
 """
 _ADD = """                param.main_grad.add_(param.grad.data)
 """
-_COPY_FIRST = """                if getattr(param, 'main_grad_is_stale', False):
+_COPY_FIRST = """                if self.gradient_sums is not None:
+                    self.gradient_sums.take(param)
+                elif getattr(param, 'main_grad_is_stale', False):
                     param.main_grad.copy_(param.grad)
                     param.main_grad_is_stale = False
                 else:
@@ -40,6 +43,7 @@ _ZERO_FIRST = (
 
 def install() -> None:
     """Apply the mend; calling it again changes nothing."""
+    DistributedDataParallel.gradient_sums = None
     rewrite(DistributedDataParallel.zero_grad_buffer, {_RESET: (_MARK, 1)})
     rewrite(DistributedDataParallel._make_backward_post_hook, {_ADD: (_COPY_FIRST, 1)})
     rewrite(DistributedDataParallel.finish_grad_sync, {_FINISH: (_ZERO_FIRST, 1)})

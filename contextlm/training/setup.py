@@ -24,6 +24,7 @@ from contextlm.data.datasets import Datasets
 from contextlm.data.loader import Stream, micro_batches
 from contextlm.data.samples import Samples
 from contextlm.data.tokenizer_interface import Tokenizer
+from contextlm.megatron.gradient_sums import GradientSums
 from contextlm.model.builder import build_model
 from contextlm.model.compilation import compile_parts, compiled_unit, is_replayed
 from contextlm.model.language_model import ContextLM
@@ -185,7 +186,8 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     parallel = config.parallel
     model = [part.to(torch.cuda.current_device()) for part in build_model(config, vocab_size, layout.groups)]
     copies, device = layout.data_parallel_size, next(model[0].parameters()).device
-    compile_parts(model, compiled_unit(config, copies, device), is_replayed(config, copies, device))
+    unit = compiled_unit(config, copies, device)
+    compile_parts(model, unit, is_replayed(config, copies, device))
     transformer_config = get_model_config(model[0])
     # One copy of the model has nobody to overlap its messages with.
     overlaps = parallel.overlap_grad_reduce and (layout.data_parallel_size > 1 or parallel.overlap_param_gather)
@@ -208,6 +210,8 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     )
     for part in wrapped:
         part.broadcast_params()
+        if unit == "model" and device.type == "cuda":
+            part.gradient_sums = GradientSums()  # one graph gives out all gradients at once
     transformer_config.finalize_model_grads_func = finalize_model_grads
     if overlaps:
         # Until the last micro-batch gradients are only accumulated.

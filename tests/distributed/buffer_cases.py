@@ -48,6 +48,28 @@ def with_none() -> tuple[bool, Gradients]:
         return is_as_it_was, _in_buffer(run)
 
 
+def together() -> tuple[Gradients, Gradients, list[tuple[bool, int]]]:
+    """Gradients of a second iteration, added up by hooks and at once; of each time whether added, and how many."""
+    import torch
+
+    from contextlm.megatron.gradient_sums import GradientSums
+
+    calls = []
+
+    def add_up(sums: Any, gradients: Any, adds: bool) -> None:
+        calls.append((adds, len(gradients)))
+        (torch._foreach_add_ if adds else torch._foreach_copy_)(sums, gradients)
+
+    found = []
+    for gradient_sums in (None, GradientSums(add_up)):
+        with small_run("gpt2", **TWO, bf16=True) as run:
+            run.model[0].gradient_sums = gradient_sums
+            for _ in range(2):
+                _compute(run)
+            found.append(_in_buffer(run))
+    return found[0], found[1], calls
+
+
 def divided(keeps_sums: bool) -> tuple[Gradients, float, int]:
     """Gradients, the factor that is noted, and the tokens of an iteration."""
     with small_run("gpt2", **TWO) as run:

@@ -28,6 +28,12 @@ def test_zeros_are_written_only_where_there_is_no_gradient(pool: Pool) -> None:
     assert is_as_it_was and not any(value.any() for value in gradients.values())
 
 
+def test_gradients_that_come_together_are_added_up_together(pool: Pool) -> None:
+    ((one_by_one, at_once, calls),) = pool.run(buffer_cases.together, 1)
+    assert equal(one_by_one, at_once)
+    assert calls == 2 * [(False, len(at_once)), (True, len(at_once))]
+
+
 def test_sums_are_kept_where_they_are_wanted(pool: Pool) -> None:
     ((means, factor, num_tokens),) = pool.run(buffer_cases.divided, 1, keeps_sums=False)
     ((sums, *_),) = pool.run(buffer_cases.divided, 1, keeps_sums=True)

@@ -88,6 +88,37 @@ def compilations(values: dict[str, Any]) -> tuple[list[int], int]:
     return counts, sum(counters["graph_break"].values())
 
 
+def sums(gradient_type: str, sum_type: str) -> bool:
+    """Whether the kernel adds two gradients up as torch does, bit for bit, at sizes and places of all kinds."""
+    from contextlm.megatron.sum_kernel import SumKernel
+
+    generator = torch.Generator(device="cuda").manual_seed(1)
+    sizes = (1, 1023, 1024, 4097, 100_000)
+    whole = torch.full((sum(sizes),), torch.nan, device="cuda", dtype=getattr(torch, sum_type))
+    found, expected = whole.split(sizes), whole.clone().split(sizes)
+    for adds in (False, True):
+        gradients = [
+            torch.randn(n, device="cuda", generator=generator).to(getattr(torch, gradient_type)) for n in sizes
+        ]
+        SumKernel(found, gradients).add_up(adds)
+        for each, gradient in zip(expected, gradients, strict=True):
+            (each.add_ if adds else each.copy_)(gradient)
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def kernels_of_sums(values: dict[str, Any]) -> int:
+    """How often the kernel ran in an iteration after the first."""
+    from contextlm.training.step import train_step
+
+    with small_run("gpt2", **values) as run:
+        batches = run.micro_batches(run.datasets.train, 0, 2 * run.num_microbatches)
+        train_step(run, batches)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            train_step(run, batches)
+        batches.close()
+    return sum(event.count for event in profile.key_averages() if event.key.startswith("_add_up"))
+
+
 def updates(gradient_type: str, weight_type: str | None) -> tuple[dict[str, float], bool]:
     """The kernel beside torch's own after ten updates, clipped: how far apart, relative to the largest value.
 

@@ -108,6 +108,19 @@ def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool) -> None:
     assert gpu_pool.run(cases.waits, 1, values=values | {"cuda_graphs": "on"}, settled=6) == [[]]
 
 
+@pytest.mark.parametrize("sum_type", ["float32", "bfloat16"])
+@pytest.mark.parametrize("gradient_type", ["float32", "bfloat16", "float16"])
+def test_gradients_are_added_up(gpu_pool: Pool, gradient_type: str, sum_type: str) -> None:
+    arguments = {"gradient_type": gradient_type, "sum_type": sum_type}
+    assert gpu_pool.run(compile_cases.sums, 1, **arguments) == [True]
+
+
+@pytest.mark.parametrize(("unit", "count"), [("model", 3), ("layer", 0)])
+def test_gradients_of_one_graph_are_added_up_at_once(gpu_pool: Pool, unit: str, count: int) -> None:
+    values = {"bf16": True, "compile": unit, "micro_batch_size": 2, "global_batch_size": 6}
+    assert gpu_pool.run(compile_cases.kernels_of_sums, 1, values=values) == [count]
+
+
 @pytest.mark.parametrize("weight_type", ["bfloat16", "float16", None])
 @pytest.mark.parametrize("gradient_type", ["float32", "bfloat16"])
 def test_the_update_is_adamw(gpu_pool: Pool, gradient_type: str, weight_type: str | None) -> None:
