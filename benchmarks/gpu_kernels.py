@@ -20,7 +20,7 @@ _CLASSES = (
     ("attention", r"attention|flash|fmha|sdpa"),
     ("products", r"aten::\w*mm\b|aten::linear|aten::matmul|gemm|nvjet|cutlass|xmma|cublas|splitK"),
     ("loss", r"_TokenLosses|^_sums\b|^_gradients\b|nll_loss|log_softmax|cross_entropy|logsumexp"),
-    ("optimizer", r"^_adamw|foreach|multi_tensor|LpNorm|_fused_adam"),
+    ("optimizer", r"^_adamw|^_add_up|foreach|multi_tensor|LpNorm|_fused_adam"),
     ("copies", r"Memcpy|Memset|aten::copy_|aten::fill_|aten::zero_|aten::_to_copy"),
 )
 CLASSES = (*(name for name, _ in _CLASSES), "pointwise and norms")

@@ -42,8 +42,9 @@ def known_bytes(config: Config) -> dict[str, float]:
     model = config.model
     logits = model.seq_length * config.global_batch_size(1) * model.padded_vocab_size(vocab_size(config), 1)
     gradient = 2 if adds_nothing_up(config, 1) else 4
-    parameters = num_parameters(config)
+    parameters, count = num_parameters(config), config.num_microbatches(1)
     return {
+        r"^_add_up$": (10.0 * count - 4) * parameters,  # bf16 gradients into fp32 sums, of which the first is not read
         r"^_sums$": 2.0 * logits,
         r"^_gradients$": 4.0 * logits,
         r"^_adamw": (26.0 + gradient) * parameters,  # masters and moments in and out, the 16-bit weight out

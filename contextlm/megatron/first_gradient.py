@@ -17,7 +17,9 @@ from contextlm.megatron.rewrite import rewrite
 _RESET = """    for buffer in self.buffers + self.expert_parallel_buffers:
         buffer.reset()
 """
-_MARK = """    for param in self.params_with_grad:
+_MARK = """    if self.gradient_sums is not None:
+        self.gradient_sums.forget()
+    for param in self.params_with_grad:
         param.main_grad_is_stale = True
 """
 _ADD = """                param.main_grad.add_(param.grad.data)

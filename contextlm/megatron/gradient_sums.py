@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from contextlm.megatron.sum_kernel import SumKernel
+    from contextlm.megatron.sum_kernel import Blocks, SumKernel
 
 _KEPT_KERNELS = 8  # the allocator gives gradients the same few places again and again
 
@@ -33,22 +33,27 @@ class GradientSums:
 
     def __init__(self, add_up: AddUp | None = None) -> None:
         self._add_up = add_up or _Kernels()
-        self._waiting: list[tuple[Any, Tensor]] = []
+        self._waiting: dict[Any, Tensor] = {}
+
+    def forget(self) -> None:
+        """What waits: its backward pass came to no end."""
+        self._waiting.clear()
 
     def take(self, parameter: Any) -> None:
-        """Of a parameter whose gradient is there, in a backward pass."""
+        """Of a parameter whose gradient is there, once in a backward pass."""
+        assert parameter not in self._waiting, "a backward pass inside another shares a weight with it"
         if not self._waiting:
             torch.autograd.Variable._execution_engine.queue_callback(self._flush)
-        self._waiting.append((parameter, parameter.grad))
+        self._waiting[parameter] = parameter.grad
 
     @torch.no_grad()
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for adds in (False, True):
-            some = [(p, gradient) for p, gradient in waiting if getattr(p, "main_grad_is_stale", False) != adds]
+            some = [(p, gradient) for p, gradient in waiting.items() if getattr(p, "main_grad_is_stale", False) != adds]
             if some:
                 self._add_up([p.main_grad for p, _ in some], [gradient for _, gradient in some], adds)
-        for parameter, _ in waiting:
+        for parameter in waiting:
             parameter.main_grad_is_stale = False
 
 
@@ -57,14 +62,18 @@ class _Kernels:
 
     def __init__(self) -> None:
         self._kernels: dict[tuple[int, ...], SumKernel] = {}
+        self._blocks: dict[tuple[int, ...], Blocks] = {}
 
     def __call__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor], adds: bool) -> None:
-        from contextlm.megatron.sum_kernel import SumKernel  # Triton comes with torch for CUDA
+        from contextlm.megatron.sum_kernel import Blocks, SumKernel  # Triton comes with torch for CUDA
 
         gradients = [gradient.contiguous() for gradient in gradients]
         places = tuple(tensor.data_ptr() for tensor in (*sums, *gradients))
         if places not in self._kernels:
             if len(self._kernels) >= _KEPT_KERNELS:
                 self._kernels.clear()
-            self._kernels[places] = SumKernel(sums, gradients)
+            sizes = tuple(each.numel() for each in sums)
+            if sizes not in self._blocks:
+                self._blocks[sizes] = Blocks(sizes, sums[0].device)
+            self._kernels[places] = SumKernel(sums, gradients, self._blocks[sizes])
         self._kernels[places].add_up(adds)

@@ -20,12 +20,13 @@ class SumKernel:
     Args:
         sums: contiguous, of one type.
         gradients: contiguous, of one type, each as long as its sum.
+        blocks: of tensors of these sizes.
     """
 
-    def __init__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def __init__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor], blocks: Blocks) -> None:
         assert all(a.numel() == b.numel() for a, b in zip(sums, gradients, strict=True))
         (self.sum_type,), (self.gradient_type,) = {s.dtype for s in sums}, {g.dtype for g in gradients}
-        self.blocks = Blocks([each.numel() for each in sums], sums[0].device)
+        self.blocks = blocks
         self.addresses, self.are_aligned = addresses(list(zip(sums, gradients, strict=True)))
 
     def add_up(self, adds: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,8 @@ def _compute(run: Any) -> None:
     """The gradients of the same micro-batches each time."""
     from contextlm.training.step import compute_gradients
 
-    batches = run.micro_batches(run.datasets.train, 0, run.num_microbatches)
-    compute_gradients(run, batches)
-    batches.close()
+    with contextlib.closing(run.micro_batches(run.datasets.train, 0, run.num_microbatches)) as batches:
+        compute_gradients(run, batches)
 
 
 def _in_buffer(run: Any) -> Gradients:
@@ -48,8 +48,12 @@ def with_none() -> tuple[bool, Gradients]:
         return is_as_it_was, _in_buffer(run)
 
 
-def together() -> tuple[Gradients, Gradients, list[tuple[bool, int]]]:
-    """Gradients of a second iteration, added up by hooks and at once; of each time whether added, and how many."""
+def together(*, fails: bool) -> tuple[Gradients, Gradients, list[tuple[bool, int]]]:
+    """Gradients of a second iteration, added up by hooks and at once; of each time whether added, and how many.
+
+    Args:
+        fails: the first iteration comes to no end where they are added up at once.
+    """
     import torch
 
     from contextlm.megatron.gradient_sums import GradientSums
@@ -60,12 +64,20 @@ def together() -> tuple[Gradients, Gradients, list[tuple[bool, int]]]:
         calls.append((adds, len(gradients)))
         (torch._foreach_add_ if adds else torch._foreach_copy_)(sums, gradients)
 
+    def fail(gradient: Any) -> None:
+        raise ArithmeticError
+
     found = []
     for gradient_sums in (None, GradientSums(add_up)):
         with small_run("gpt2", **TWO, bf16=True) as run:
             run.model[0].gradient_sums = gradient_sums
-            for _ in range(2):
+            first = next(run.language_model[0].parameters())
+            handle = first.register_hook(fail) if fails and gradient_sums else None
+            with contextlib.suppress(ArithmeticError):
                 _compute(run)
+            if handle:
+                handle.remove()
+            _compute(run)
             found.append(_in_buffer(run))
     return found[0], found[1], calls
 

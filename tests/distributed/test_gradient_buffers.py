@@ -29,9 +29,15 @@ def test_zeros_are_written_only_where_there_is_no_gradient(pool: Pool) -> None:
 
 
 def test_gradients_that_come_together_are_added_up_together(pool: Pool) -> None:
-    ((one_by_one, at_once, calls),) = pool.run(buffer_cases.together, 1)
+    ((one_by_one, at_once, calls),) = pool.run(buffer_cases.together, 1, fails=False)
     assert equal(one_by_one, at_once)
     assert calls == 2 * [(False, len(at_once)), (True, len(at_once))]
+
+
+def test_a_backward_pass_that_fails_leaves_nothing_waiting(pool: Pool) -> None:
+    ((one_by_one, at_once, calls),) = pool.run(buffer_cases.together, 1, fails=True)
+    assert equal(one_by_one, at_once)
+    assert calls == [(False, len(at_once)), (True, len(at_once))]
 
 
 def test_sums_are_kept_where_they_are_wanted(pool: Pool) -> None:

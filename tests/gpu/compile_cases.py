@@ -88,19 +88,23 @@ def compilations(values: dict[str, Any]) -> tuple[list[int], int]:
     return counts, sum(counters["graph_break"].values())
 
 
-def sums(gradient_type: str, sum_type: str) -> bool:
-    """Whether the kernel adds two gradients up as torch does, bit for bit, at sizes and places of all kinds."""
-    from contextlm.megatron.sum_kernel import SumKernel
+def sums(gradient_type: str, sum_type: str, sizes: tuple[int, ...]) -> bool:
+    """Whether the kernel adds two gradients up as torch does, bit for bit.
+
+    Args:
+        sizes: of the gradients, whose sums lie one behind the other.
+    """
+    from contextlm.megatron.sum_kernel import Blocks, SumKernel
 
     generator = torch.Generator(device="cuda").manual_seed(1)
-    sizes = (1, 1023, 1024, 4097, 100_000)
+    blocks = Blocks(sizes, torch.device("cuda"))
     whole = torch.full((sum(sizes),), torch.nan, device="cuda", dtype=getattr(torch, sum_type))
     found, expected = whole.split(sizes), whole.clone().split(sizes)
     for adds in (False, True):
         gradients = [
             torch.randn(n, device="cuda", generator=generator).to(getattr(torch, gradient_type)) for n in sizes
         ]
-        SumKernel(found, gradients).add_up(adds)
+        SumKernel(found, gradients, blocks).add_up(adds)
         for each, gradient in zip(expected, gradients, strict=True):
             (each.add_ if adds else each.copy_)(gradient)
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

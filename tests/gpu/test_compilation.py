@@ -108,10 +108,11 @@ def test_the_host_waits_for_nothing_between_log_lines(gpu_pool: Pool) -> None:
     assert gpu_pool.run(cases.waits, 1, values=values | {"cuda_graphs": "on"}, settled=6) == [[]]
 
 
+@pytest.mark.parametrize("sizes", [(1, 1023, 1024, 4097, 100_000), (1024, 64, 5056, 1_000_000)], ids=["any", "aligned"])
 @pytest.mark.parametrize("sum_type", ["float32", "bfloat16"])
 @pytest.mark.parametrize("gradient_type", ["float32", "bfloat16", "float16"])
-def test_gradients_are_added_up(gpu_pool: Pool, gradient_type: str, sum_type: str) -> None:
-    arguments = {"gradient_type": gradient_type, "sum_type": sum_type}
+def test_gradients_are_added_up(gpu_pool: Pool, gradient_type: str, sum_type: str, sizes: tuple[int, ...]) -> None:
+    arguments = {"gradient_type": gradient_type, "sum_type": sum_type, "sizes": sizes}
     assert gpu_pool.run(compile_cases.sums, 1, **arguments) == [True]
 
 
