@@ -27,7 +27,7 @@ from contextlm import atomic_files
 from contextlm.analysis.device_peaks import peak_tflops
 from gpu_bench import Bench, measure_all, started, windows
 from gpu_ceilings import ceilings
-from gpu_results import median, not_measured, trainers_table
+from gpu_results import not_measured, trainers_table
 from gpu_trainers import CONTEXT, PEER, PLAIN, Subject, subject, versions
 from gpu_turns import free
 
@@ -119,8 +119,6 @@ def shown(bench: Bench, model: Subject) -> str:
     ladder, steps = found.get("ladder", {}), (gpu_ladder.BARE, *(rung.name for rung in gpu_ladder.rungs(config)))
     rates = {name: rate for name, rate in ladder.items() if isinstance(rate, float)}
     if rates:
-        if found.get(PLAIN, {}).get("windows"):
-            rates[steps[-1]] = median(found[PLAIN]) / gpu_ladder.Sizes.of(config).tokens
         steps_shown = gpu_ladder.shown(rates, config, bench.ceilings_of(found).bytes_per_second)
         blocks.append(f"from {gpu_ladder.BARE} to {PLAIN}\n{steps_shown}")
     loops = {name: loop for name, loop in found.get("loop", {}).items() if loop["rounds"]}

@@ -173,11 +173,11 @@ def measure_trainers(bench: Bench, model: Subject) -> None:
 
 
 def measure_ladder(bench: Bench, model: Subject) -> None:
-    """A short window of each rung but the last, which is the plain trainer; iterations a second."""
+    """A short window of each rung, the last of which is the plain trainer; iterations a second."""
     found, rungs = bench.found(model), gpu_ladder.rungs(bench.config(model, PLAIN))
     ladder, sizes = found.setdefault("ladder", {}), gpu_ladder.Sizes.of(bench.config(model, PLAIN))
     found |= {"ladder_bytes": {rung.name: rung.saves(sizes) for rung in rungs}, "ceilings": bench.results["ceilings"]}
-    for number, name in enumerate((gpu_ladder.BARE, *(rung.name for rung in rungs[:-1]))):
+    for number, name in enumerate((gpu_ladder.BARE, *(rung.name for rung in rungs))):
         needed = first_seconds(found, PLAIN, num_parameters(bench.config(model, PLAIN))) + gpu_ladder.SECONDS
         if isinstance(ladder.get(name), float) or not bench.budget.allows(needed):
             continue

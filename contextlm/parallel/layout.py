@@ -11,6 +11,7 @@ from megatron.core import parallel_state
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from contextlm.config.schema import ParallelConfig
+from contextlm.megatron import shared_groups
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ class Layout:
 @contextlib.contextmanager
 def model_parallel(parallel: ParallelConfig) -> Iterator[Layout]:
     """Make the groups of a layout; the process group must have been started. They end on leaving."""
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
-        create_gloo_process_groups=False,
-        distributed_timeout_minutes=parallel.distributed_timeout_minutes,
-    )
+    with shared_groups.of_the_same_ranks():
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+            pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+            create_gloo_process_groups=False,
+            distributed_timeout_minutes=parallel.distributed_timeout_minutes,
+        )
     try:
         yield Layout(ProcessGroupCollection.use_mpu_process_groups())
     finally:

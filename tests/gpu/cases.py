@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -71,6 +73,31 @@ def whole_peak_bytes(backbone: str, values: dict[str, Any]) -> int:
         torch.cuda.synchronize()
         batches.close()
         return torch.cuda.max_memory_allocated() - began
+
+
+def bytes_outside(values: dict[str, Any], mended: bool = True) -> int:
+    """What one iteration takes of the GPU's memory beside what torch's allocator holds; nobody else may use it.
+
+    Args:
+        values: of the configuration.
+        mended: groups of the same ranks are one.
+    """
+    from contextlm.megatron import shared_groups
+    from contextlm.training.step import train_step
+
+    stock = mock.patch.object(shared_groups, "of_the_same_ranks", contextlib.nullcontext)
+
+    def outside() -> int:
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        return total - free - torch.cuda.memory_reserved()
+
+    torch.zeros(1, device="cuda")
+    began = outside()
+    with contextlib.nullcontext() if mended else stock, small_run("gpt2", **values) as run:
+        with contextlib.closing(run.micro_batches(run.datasets.train, 0, run.num_microbatches)) as batches:
+            train_step(run, batches)
+        return outside() - began
 
 
 def memory_of_gpu() -> int:

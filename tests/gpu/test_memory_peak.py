@@ -89,6 +89,12 @@ def test_the_planner_says_the_peak_of_a_compiled_model(
         assert peak != pytest.approx(planned(model, values | {"compile": "off"}).total, rel=0.03)
 
 
+def test_little_lies_outside_of_torchs_memory(gpu_pool: Pool) -> None:
+    """NCCL's communicators do, one of each set of ranks."""
+    ours, stock = (gpu_pool.run(cases.bytes_outside, 1, values=KIND, mended=mended)[0] for mended in (True, False))
+    assert ours < 1.5 * 2**30 and stock - ours > 3 * 2**30, (ours, stock)
+
+
 @pytest.mark.parametrize(("model", "recompute"), [("gpt2-355m", "nothing"), ("contextlm-pythia-410m", "uniform 1")])
 def test_the_largest_micro_batch_fits_this_gpu(gpu_pool: Pool, model: str, recompute: str) -> None:
     """Of more than 2^31 logits on a GPU of 80 GiB."""
