@@ -3,7 +3,7 @@
 Shared file systems included: the file appears with its content or not at all (a hard link, which NFS makes once), and
 whether an owner lives is decided without comparing clocks. A process of this machine is looked for; of any other one
 the touches are waited for, or their age is measured by the clock of the file system. Who uses it:
-`data/build_lock.py`, `checkpoints/save_lock.py`.
+`data/build_lock.py`, `checkpoints/save_lock.py`; `training/exit_status.py` makes a record that only the first rank can.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from typing import cast
 
 import psutil
 
+from contextlm import lock_files
 from contextlm.checkpoints import save_lock
 from contextlm.training import events
 from contextlm.training.faults import explain
@@ -88,13 +89,9 @@ def _write_first(output_dir: str | None, record: dict[str, object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(output_dir)
-        with open(path, "x") as file:
-            json.dump(record, file)
-            file.write("\n")
-        if what := _EVENTS.get(cast(int, record["status"])):
+        is_first = lock_files.create(path, f"{json.dumps(record)}\n")
+        if is_first and (what := _EVENTS.get(cast(int, record["status"]))):
             events.append(output_dir, what, **record)
-    except FileExistsError:
-        return
     except OSError as error:
         print(f"warning: {path} could not be written: {error}", file=sys.stderr)
 
@@ -104,7 +101,8 @@ def _remove_stale(output_dir: str | None) -> None:
     if output_dir is None or save_lock.is_of_another_job(output_dir):
         return
     started = _started()
-    for path in (*Path(output_dir).glob("exit.json"), *Path(output_dir).glob("exit.[0-9]*.json")):
+    names = "exit.json", "exit.[0-9]*.json", "exit.json.*.part"  # the last of one that was killed while it wrote
+    for path in (path for name in names for path in Path(output_dir).glob(name)):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < started or _is_of_another_start(path):
                 path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,20 @@ def test_the_record_is_told_to_launchers(tmp_path: Path, capsys) -> None:
     assert exit_status.main([str(tmp_path)]) == 75
     (tmp_path / "exit.json").write_text('{"status": 0, "rank": 0, "cause": null}')
     assert exit_status.main([str(tmp_path)]) == 0
+
+
+def test_a_record_that_cannot_be_written_whole_is_not_there(tmp_path: Path, capsys) -> None:
+    """Nor is one whose writer is killed: an empty one would keep others from telling the cause."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # what a full disk does to a file
+    try:
+        exit_status.write_cause(str(tmp_path), 3, "no memory", "try less")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [] and "could not be written" in capsys.readouterr().err
+    exit_status.write_cause(str(tmp_path), 2, "no disk", "")
+    assert json.loads((tmp_path / "exit.json").read_text())["cause"] == "no disk"
+    assert {path.name for path in tmp_path.iterdir()} == {"exit.json", "events.jsonl"}
 
 
 def test_what_an_orphan_of_another_start_wrote_does_not_stay(tmp_path: Path, monkeypatch) -> None:
