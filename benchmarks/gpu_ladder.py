@@ -74,6 +74,7 @@ def rungs(config: Config) -> tuple[Rung, ...]:
     )
     applies = {
         _UNBUFFERED.name: adds_nothing_up(config, 1),
+        _ONE_SUM.name: not adds_nothing_up(config, 1),
         _WHOLE_ROWS.name: 1024 < config.model.hidden_size <= whole_rows.MAX_COLUMNS and whole_rows.has_place(),
         together.name: replays(config, 1, on_cuda=True),
     }
@@ -131,6 +132,23 @@ def _biases_apart() -> Iterator[None]:
         mock.patch.object(RowLinear, "forward", RowParallelLinear.forward),
     ):
         yield
+
+
+def _row_biases_inside() -> contextlib.AbstractContextManager[Any]:
+    from torch.nn.functional import linear
+
+    from contextlm.model.linear import RowLinear
+
+    def forward(layer: Any, input_: Any) -> tuple[Any, None]:
+        return linear(input_, layer.weight, layer.bias), None
+
+    return mock.patch.object(RowLinear, "forward", forward)
+
+
+def _sums_by_hooks() -> contextlib.AbstractContextManager[Any]:
+    from contextlm.training import setup
+
+    return mock.patch.object(setup, "GradientSums", lambda: None)
 
 
 def _compilers_gelu() -> contextlib.AbstractContextManager[Any]:
@@ -205,6 +223,12 @@ _WHOLE_ROWS = Rung(
     lambda s: 8.0 * s.hidden * s.tokens * s.layers,
     "what LayerNorm's forward pass adds up, 8 H a token and layer",
 )
+_ONE_SUM = Rung(
+    "sums in one kernel",
+    _sums_by_hooks,
+    lambda s: 0.0,
+    "none, it is launches, and additions that moved numbers one by one",
+)
 _RUNGS = (
     Rung(
         "torch's attention",
@@ -250,6 +274,13 @@ _RUNGS = (
         lambda s: 8.0 * s.hidden * s.tokens * s.layers,
         "the norm at each layer's begin, 8 H a token; without Python between layers",
         {"compile": "layer"},
+    ),
+    _ONE_SUM,
+    Rung(
+        "row biases behind the products",
+        _row_biases_inside,
+        lambda s: 0.0,
+        "none, products that add a bias take longer",
     ),
     Rung(
         "GELU's kernels",

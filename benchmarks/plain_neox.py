@@ -25,8 +25,8 @@ class NeoXBlock(Block):
         q_BNSD, k_BNSD, v_BNSD = self.by_head(x_BSH)
         q_BNSD, k_BNSD = (_rotated(t_BNSD, cos_SR, sin_SR) for t_BNSD in (q_BNSD, k_BNSD))
         attended_BNSD = F.scaled_dot_product_attention(q_BNSD, k_BNSD, v_BNSD, is_causal=True)
-        mlp_BSH = self.down(F.gelu(self.up(self.norm2(x_BSH))))
-        return x_BSH + self.projection(attended_BNSD.transpose(1, 2).flatten(2)) + mlp_BSH
+        mlp_BSH = self.apart(F.gelu(self.up(self.norm2(x_BSH))), self.down)
+        return x_BSH + self.apart(attended_BNSD.transpose(1, 2).flatten(2), self.projection) + mlp_BSH
 
 
 class PlainNeoX(nn.Module):

@@ -1,10 +1,10 @@
 """Groups of the same ranks are one process group.
 
 What is wrong: `initialize_model_parallel` (parallel_state.py:548) makes 17 process groups, most of them of the same
-ranks: on one GPU all of them, and none of the experts' is ever used here. Each is an NCCL communicator that holds
-about 0.4 GiB of the GPU's memory beside torch's: 7.75 GiB were measured on one GPU.
-The mend: one group for each set of ranks. The default one stays apart: a pipeline of two sends one way over it, and
-the other over its own (pipeline_parallel/p2p_communication.py:74).
+ranks: on one GPU all of them, and none of the experts' is ever used here. Each is an NCCL communicator, and holds
+memory of the GPU beside torch's, where 7.75 GiB lay on one GPU: presumably nearly all of it theirs.
+The mend: one group for each set of ranks. The default one stays apart: an interleaved pipeline of two sends one way
+over it, and the other over its own (pipeline_parallel/p2p_communication.py:74).
 Test: tests/distributed/test_shared_groups.py; on CUDA tests/gpu/test_memory_peak.py.
 """
 
@@ -21,12 +21,12 @@ from megatron.core import parallel_state
 def of_the_same_ranks() -> Iterator[None]:
     """Inside, megatron-core's groups are made so. Every rank makes the same sets of ranks in the same order."""
     create = parallel_state.create_group
-    made: dict[tuple[int, ...], Any] = {}
+    made: dict[Any, Any] = {}
 
-    def create_once(ranks: Sequence[int], *args: Any, **kwargs: Any) -> Any:
-        key = tuple(ranks)
+    def create_once(ranks: Sequence[int], *, group_desc: str, **options: Any) -> Any:
+        key = frozenset(ranks), frozenset(option for option in options.items() if option[1] is not None)
         if key not in made:
-            made[key] = create(ranks, *args, **kwargs)
+            made[key] = create(ranks, group_desc=f"{len(ranks)} RANKS FROM {min(ranks)}", **options)
         return made[key]
 
     parallel_state.create_group = create_once

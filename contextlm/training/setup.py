@@ -211,6 +211,7 @@ def wrap_model(config: Config, vocab_size: int, layout: Layout) -> tuple[Distrib
     for part in wrapped:
         part.broadcast_params()
         if unit == "model" and device.type == "cuda":
+            assert not overlaps, "a reduction that begins before the backward pass ends would miss what waits"
             part.gradient_sums = GradientSums()  # one graph gives out all gradients at once
     transformer_config.finalize_model_grads_func = finalize_model_grads
     if overlaps:

@@ -92,7 +92,6 @@ def bytes_outside(values: dict[str, Any], mended: bool = True) -> int:
         free, total = torch.cuda.mem_get_info()
         return total - free - torch.cuda.memory_reserved()
 
-    torch.zeros(1, device="cuda")
     began = outside()
     with contextlib.nullcontext() if mended else stock, small_run("gpt2", **values) as run:
         with contextlib.closing(run.micro_batches(run.datasets.train, 0, run.num_microbatches)) as batches:

@@ -123,6 +123,28 @@ def kernels_of_sums(values: dict[str, Any]) -> int:
     return sum(event.count for event in profile.key_averages() if event.key.startswith("_add_up"))
 
 
+def biased_products(values: dict[str, Any], inside: bool) -> int:
+    """How many products of an iteration add a bias.
+
+    Args:
+        values: of the configuration.
+        inside: row products add theirs, as they do where nothing is compiled.
+    """
+    from contextlm.model.linear import RowLinear
+    from contextlm.training.step import train_step
+
+    def forward(layer: RowLinear, input_: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.nn.functional.linear(input_, layer.weight, layer.bias), None
+
+    row = mock.patch.object(RowLinear, "forward", forward) if inside else contextlib.nullcontext()
+    with row, small_run("gpt2", **values) as run:
+        with contextlib.closing(run.micro_batches(run.datasets.train, 0, 2 * run.num_microbatches)) as batches:
+            train_step(run, batches)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                train_step(run, batches)
+    return sum(event.count for event in profile.key_averages() if event.key == "aten::addmm")
+
+
 def updates(gradient_type: str, weight_type: str | None) -> tuple[dict[str, float], bool]:
     """The kernel beside torch's own after ten updates, clipped: how far apart, relative to the largest value.
 

@@ -122,6 +122,12 @@ def test_gradients_of_one_graph_are_added_up_at_once(gpu_pool: Pool, unit: str, 
     assert gpu_pool.run(compile_cases.kernels_of_sums, 1, values=values) == [count]
 
 
+def test_compiled_row_products_add_no_bias(gpu_pool: Pool) -> None:
+    values = {"bf16": True, "compile": "model"}
+    ours, inside = (gpu_pool.run(compile_cases.biased_products, 1, values=values, inside=x)[0] for x in (False, True))
+    assert inside - ours == 2 * (4 + 2), (ours, inside)  # two in each layer of decoder and predictor
+
+
 @pytest.mark.parametrize("weight_type", ["bfloat16", "float16", None])
 @pytest.mark.parametrize("gradient_type", ["float32", "bfloat16"])
 def test_the_update_is_adamw(gpu_pool: Pool, gradient_type: str, weight_type: str | None) -> None:

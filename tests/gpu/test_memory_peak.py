@@ -91,6 +91,7 @@ def test_the_planner_says_the_peak_of_a_compiled_model(
 
 def test_little_lies_outside_of_torchs_memory(gpu_pool: Pool) -> None:
     """NCCL's communicators do, one of each set of ranks."""
+    gpu_pool.run(cases.bytes_outside, 1, values=KIND)  # what libraries load stays
     ours, stock = (gpu_pool.run(cases.bytes_outside, 1, values=KIND, mended=mended)[0] for mended in (True, False))
     assert ours < 1.5 * 2**30 and stock - ours > 3 * 2**30, (ours, stock)
 
