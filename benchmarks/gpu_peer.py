@@ -116,7 +116,8 @@ class _Update:
 
     def _kernels(self, gradients: dict[nn.Parameter, Tensor]) -> list[Any]:
         """Of each group; the allocator gives gradients the same few places again and again."""
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks, Parameter  # Triton comes with CUDA
+        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with CUDA
+        from contextlm.megatron.blocks import Blocks
 
         if not self.blocks:
             self.blocks = [Blocks([p.numel() for p in group], group[0].device) for group, _ in self.groups]

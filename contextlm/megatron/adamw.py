@@ -22,7 +22,8 @@ from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
 
 if TYPE_CHECKING:
-    from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks
+    from contextlm.megatron.adamw_kernel import AdamWKernel
+    from contextlm.megatron.blocks import Blocks
 
 _KEPT_KERNELS = 8  # for each group: the allocator gives gradients the same few places again and again
 
@@ -139,7 +140,8 @@ class FusedAdamW(torch.optim.Optimizer):
 
     def _kernel(self, params: list[torch.Tensor]) -> AdamWKernel:
         """The kernel of a group, made anew where a tensor has moved: a gradient, or a state that was loaded."""
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Blocks, Parameter  # Triton comes with torch for CUDA
+        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with torch for CUDA
+        from contextlm.megatron.blocks import Blocks
 
         gradients = [gradient for p in params if (gradient := self.gradient(p)) is not None]
         tensors = [

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from contextlm.megatron.sum_kernel import Blocks, SumKernel
+    from contextlm.megatron.blocks import Blocks
+    from contextlm.megatron.sum_kernel import SumKernel
 
 _KEPT_KERNELS = 8  # the allocator gives gradients the same few places again and again
 
@@ -65,7 +66,8 @@ class _Kernels:
         self._blocks: dict[tuple[int, ...], Blocks] = {}
 
     def __call__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor], adds: bool) -> None:
-        from contextlm.megatron.sum_kernel import Blocks, SumKernel  # Triton comes with torch for CUDA
+        from contextlm.megatron.blocks import Blocks  # Triton comes with torch for CUDA
+        from contextlm.megatron.sum_kernel import SumKernel
 
         gradients = [gradient.contiguous() for gradient in gradients]
         places = tuple(tensor.data_ptr() for tensor in (*sums, *gradients))

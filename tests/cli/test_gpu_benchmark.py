@@ -59,8 +59,10 @@ class TorchKernel:
 def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, backbone, num_microbatches):
     """Its loop, norm, clip, groups and masters; in fp32, with AdamW as torch has it."""
     kinds = namedtuple("kinds", ["gradient", "master", "exp_avg", "exp_avg_sq", "weight"])
-    module = SimpleNamespace(AdamWKernel=TorchKernel, Blocks=lambda sizes, device: None, Parameter=kinds)
-    monkeypatch.setitem(sys.modules, "contextlm.megatron.adamw_kernel", module)
+    kernels = SimpleNamespace(AdamWKernel=TorchKernel, Parameter=kinds)
+    monkeypatch.setitem(sys.modules, "contextlm.megatron.adamw_kernel", kernels)
+    blocks = SimpleNamespace(Blocks=lambda sizes, device: None)
+    monkeypatch.setitem(sys.modules, "contextlm.megatron.blocks", blocks)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
     values = {"vocab_size": VOCAB_SIZE, "micro_batch_size": 2, "lr": 1e-2, "weight_decay": 1.0, "clip_grad": 0.5}

@@ -94,7 +94,8 @@ def sums(gradient_type: str, sum_type: str, sizes: tuple[int, ...]) -> bool:
     Args:
         sizes: of the gradients, whose sums lie one behind the other.
     """
-    from contextlm.megatron.sum_kernel import Blocks, SumKernel
+    from contextlm.megatron.blocks import Blocks
+    from contextlm.megatron.sum_kernel import SumKernel
 
     generator = torch.Generator(device="cuda").manual_seed(1)
     blocks = Blocks(sizes, torch.device("cuda"))
