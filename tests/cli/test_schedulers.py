@@ -63,7 +63,8 @@ def test_only_what_saved_is_queued_again_and_not_for_ever(
     batch: dict[str, str], tmp_path: Path, record: str, variables: dict[str, str], status: int, requeued: bool
 ) -> None:
     ended = launch(SBATCH, LAUNCHER, **batch, STATUS="1", RECORD=record, **variables)
-    assert ended.returncode == status, ended.stderr
+    # Where nothing is on record the highest status counts, which may be that of the node that srun has ended.
+    assert ended.returncode in ({status} if record else {status, 128 + signal.SIGTERM}), ended.stderr
     asked = tmp_path / "requeued"
     assert (asked.read_text().split() if asked.exists() else []) == (["77"] if requeued else [])
     if status == 75 and not requeued:
