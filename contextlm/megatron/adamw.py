@@ -14,18 +14,18 @@ Test: tests/unit/megatron/test_adamw.py, tests/cli/test_resume.py, tests/distrib
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
 
-if TYPE_CHECKING:
-    from contextlm.megatron.adamw_kernel import AdamWKernel
-    from contextlm.megatron.blocks import Blocks
+from contextlm.megatron.kept_kernels import KeptKernels
 
-_KEPT_KERNELS = 8  # for each group: the allocator gives gradients the same few places again and again
+if TYPE_CHECKING:
+    from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter
+    from contextlm.megatron.blocks import Blocks
 
 # torch's own methods without their marks for torch._dynamo, which the first call of a marked one imports: a second.
 _ADD_PARAM_GROUP, _STATE_DICT, _LOAD_STATE_DICT = (
@@ -75,8 +75,7 @@ class FusedAdamW(torch.optim.Optimizer):
         self._share_step(0)
         self.weights: dict[torch.Tensor, torch.Tensor] = {}
         self.owners: dict[torch.Tensor, torch.Tensor] = {}
-        self._kernels: dict[tuple[int, ...], AdamWKernel] = {}
-        self._blocks: dict[tuple[int, ...], Blocks] = {}
+        self._kernels = KeptKernels(_adamw_kernel, sets=len(self.param_groups))
 
     @property
     def has_own_kernel(self) -> bool:
@@ -139,24 +138,16 @@ class FusedAdamW(torch.optim.Optimizer):
             )
 
     def _kernel(self, params: list[torch.Tensor]) -> AdamWKernel:
-        """The kernel of a group, made anew where a tensor has moved: a gradient, or a state that was loaded."""
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with torch for CUDA
-        from contextlm.megatron.blocks import Blocks
+        """The kernel of a group."""
+        from contextlm.megatron.adamw_kernel import Parameter  # Triton comes with torch for CUDA
 
         gradients = [gradient for p in params if (gradient := self.gradient(p)) is not None]
-        tensors = [
-            Parameter(gradient, p, self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"], self.weights.get(p))
-            for gradient, p in zip(gradients, params, strict=True)
-        ]
-        places = tuple(t.data_ptr() for parameter in tensors for t in parameter if t is not None)
-        if places not in self._kernels:
-            if len(self._kernels) >= _KEPT_KERNELS * len(self.param_groups):
-                self._kernels.clear()
-            sizes = tuple(p.numel() for p in params)
-            if sizes not in self._blocks:
-                self._blocks[sizes] = Blocks(sizes, params[0].device)
-            self._kernels[places] = AdamWKernel(tensors, self._blocks[sizes])
-        return self._kernels[places]
+        return self._kernels(
+            [
+                Parameter(gradient, p, self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"], self.weights.get(p))
+                for gradient, p in zip(gradients, params, strict=True)
+            ]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The state, with the step as an int: a tensor would be stored once per group."""
@@ -172,6 +163,12 @@ class FusedAdamW(torch.optim.Optimizer):
         if len(steps) != 1:
             raise ValueError(f"the optimizer state counts different steps in its groups: {sorted(steps)}")
         self._share_step(steps.pop())
+
+
+def _adamw_kernel(parameters: Sequence[Parameter], blocks: Blocks) -> AdamWKernel:
+    from contextlm.megatron.adamw_kernel import AdamWKernel  # Triton comes with torch for CUDA
+
+    return AdamWKernel(parameters, blocks)
 
 
 def install() -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from contextlm.megatron.kept_kernels import KeptKernels
+
 if TYPE_CHECKING:
     from contextlm.megatron.blocks import Blocks
     from contextlm.megatron.sum_kernel import SumKernel
-
-_KEPT_KERNELS = 8  # the allocator gives gradients the same few places again and again
 
 AddUp = Callable[[Sequence[Tensor], Sequence[Tensor], bool], None]
 """To sums, from gradients of the same sizes; True adds, False replaces."""
@@ -59,23 +59,17 @@ class GradientSums:
 
 
 class _Kernels:
-    """The kernel for each set of places that was seen lately."""
+    """Adds up with the kernel for the places where sums and gradients lie."""
 
     def __init__(self) -> None:
-        self._kernels: dict[tuple[int, ...], SumKernel] = {}
-        self._blocks: dict[tuple[int, ...], Blocks] = {}
+        self._kernels = KeptKernels(_sum_kernel)
 
     def __call__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor], adds: bool) -> None:
-        from contextlm.megatron.blocks import Blocks  # Triton comes with torch for CUDA
-        from contextlm.megatron.sum_kernel import SumKernel
-
         gradients = [gradient.contiguous() for gradient in gradients]
-        places = tuple(tensor.data_ptr() for tensor in (*sums, *gradients))
-        if places not in self._kernels:
-            if len(self._kernels) >= _KEPT_KERNELS:
-                self._kernels.clear()
-            sizes = tuple(each.numel() for each in sums)
-            if sizes not in self._blocks:
-                self._blocks[sizes] = Blocks(sizes, sums[0].device)
-            self._kernels[places] = SumKernel(sums, gradients, self._blocks[sizes])
-        self._kernels[places].add_up(adds)
+        self._kernels(list(zip(sums, gradients, strict=True))).add_up(adds)
+
+
+def _sum_kernel(pairs: Sequence[tuple[Tensor, Tensor]], blocks: Blocks) -> SumKernel:
+    from contextlm.megatron.sum_kernel import SumKernel  # Triton comes with torch for CUDA
+
+    return SumKernel(pairs, blocks)

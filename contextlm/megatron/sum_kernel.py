@@ -18,16 +18,15 @@ class SumKernel:
     """Sums and gradients that stay where they are.
 
     Args:
-        sums: contiguous, of one type.
-        gradients: contiguous, of one type, each as long as its sum.
+        pairs: a sum and its gradient, contiguous and of the same length; all sums of one type, all gradients too.
         blocks: of tensors of these sizes.
     """
 
-    def __init__(self, sums: Sequence[Tensor], gradients: Sequence[Tensor], blocks: Blocks) -> None:
-        assert all(a.numel() == b.numel() for a, b in zip(sums, gradients, strict=True))
-        (self.sum_type,), (self.gradient_type,) = {s.dtype for s in sums}, {g.dtype for g in gradients}
+    def __init__(self, pairs: Sequence[tuple[Tensor, Tensor]], blocks: Blocks) -> None:
+        assert all(a.numel() == b.numel() for a, b in pairs)
+        ((self.sum_type, self.gradient_type),) = {(a.dtype, b.dtype) for a, b in pairs}
         self.blocks = blocks
-        self.addresses, self.are_aligned = addresses(list(zip(sums, gradients, strict=True)))
+        self.addresses, self.are_aligned = addresses(pairs)
 
     def add_up(self, adds: bool) -> None:
         """Add the gradients to the sums, or write them there."""

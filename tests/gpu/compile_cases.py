@@ -105,7 +105,7 @@ def sums(gradient_type: str, sum_type: str, sizes: tuple[int, ...]) -> bool:
         gradients = [
             torch.randn(n, device="cuda", generator=generator).to(getattr(torch, gradient_type)) for n in sizes
         ]
-        SumKernel(found, gradients, blocks).add_up(adds)
+        SumKernel(list(zip(found, gradients, strict=True)), blocks).add_up(adds)
         for each, gradient in zip(expected, gradients, strict=True):
             (each.add_ if adds else each.copy_)(gradient)
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
