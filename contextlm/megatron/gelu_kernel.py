@@ -32,9 +32,11 @@ def gelu_forward(before: torch.Tensor, approximate: str) -> torch.Tensor:
     """
     before = before.contiguous()
     found = torch.empty_like(before)
-    size = before.numel()
-    wrap_triton(_gelu_forward)[(triton.cdiv(size, _BLOCK),)](
-        before, found, size, IS_TANH=approximate == "tanh", BLOCK=_BLOCK, num_warps=_WARPS
+    width = before.shape[-1]
+    num_rows = before.numel() // width
+    # Two numbers, for their product may have more than 32 bits: torch 2.11's compiler fails on such an argument.
+    wrap_triton(_gelu_forward)[(triton.cdiv(num_rows * width, _BLOCK),)](
+        before, found, num_rows, width, IS_TANH=approximate == "tanh", BLOCK=_BLOCK, num_warps=_WARPS
     )
     return found
 
@@ -72,8 +74,9 @@ def gelu_backward(gradient: torch.Tensor, before: torch.Tensor, approximate: str
 
 
 @triton.jit
-def _gelu_forward(before, found, size, IS_TANH: tl.constexpr, BLOCK: tl.constexpr):
+def _gelu_forward(before, found, num_rows, width, IS_TANH: tl.constexpr, BLOCK: tl.constexpr):
     """BLOCK values."""
+    size = tl.cast(num_rows, tl.int64) * width
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(before + at, mask=at < size, other=0.0).to(tl.float32)
     square = x * x

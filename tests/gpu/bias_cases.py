@@ -38,6 +38,18 @@ def gelu_distances(rows: int, width: int, dtype: str, approximate: str) -> tuple
         return [forward, distance(found[0], exact.grad), distance(found[1], exact.grad.sum(0))], is_repeatable
 
 
+def last_rows_of_many(width: int) -> tuple[float, int]:
+    """How far compiled GELU is from fp64 in the last rows of a tensor, and its size, which is more than 2^31."""
+    with runtime.start(ParallelConfig()):
+        from contextlm.megatron.gelu_kernel import gelu_forward
+
+        before = torch.zeros(2**31 // width + 3, width, dtype=torch.bfloat16, device="cuda")
+        before[-5:].normal_()
+        found = torch.compile(lambda before: gelu_forward(before, "tanh"))(before)
+        exact = before[-5:].double().cpu()
+        return distance(found[-5:], torch.nn.functional.gelu(exact, approximate="tanh")), before.numel()
+
+
 def calls(values: dict[str, Any]) -> int:
     """How often the kernels ran in a forward and backward pass."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:

@@ -27,6 +27,12 @@ def test_gelu(gpu_pool: Pool, approximate: str, dtype: str, rows: int, width: in
     assert max(distances) < LIMITS[dtype] and is_repeatable, distances
 
 
+def test_gelu_of_more_numbers_than_32_bits_count(gpu_pool: Pool) -> None:
+    """As the largest micro-batch of a small model has."""
+    ((distance, size),) = gpu_pool.run(bias_cases.last_rows_of_many, 1, width=4096)
+    assert size > 2**31 and distance < LIMITS["bfloat16"]
+
+
 @pytest.mark.parametrize("unit", ["model", "layer", "off"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_model_has_the_same_gradients(gpu_pool: Pool, backbone: str, unit: str) -> None:
