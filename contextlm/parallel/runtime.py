@@ -16,6 +16,7 @@ import torch
 
 from contextlm.config.schema import ParallelConfig
 from contextlm.errors import UserError
+from contextlm.parallel.gpu_memory import grow_segments
 from contextlm.parallel.meeting import agree_on_name
 
 
@@ -59,6 +60,7 @@ def start(parallel: ParallelConfig) -> Iterator[Runtime]:
                 f"{torch.cuda.device_count()}; start as many processes, or hide the GPUs with CUDA_VISIBLE_DEVICES="
             )
         torch.cuda.set_device(local_rank)
+        grow_segments()
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     prepare_megatron(use_cuda)
     timeout = datetime.timedelta(minutes=parallel.distributed_timeout_minutes)

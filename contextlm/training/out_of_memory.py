@@ -12,6 +12,7 @@ import torch
 from contextlm.analysis.memory import rank_memory
 from contextlm.analysis.memory_savers import memory_savers
 from contextlm.config.schema import Config
+from contextlm.parallel.gpu_memory import GROWING, VARIABLES, said
 from contextlm.training import whereabouts
 from contextlm.training.faults import Fault, exhausted_memory, first_line
 from contextlm.training.whereabouts import Whereabouts
@@ -57,8 +58,8 @@ def _fault(error: BaseException, memory: str, config: Config, where: Whereabouts
 
 def _remedy(memory: str, config: Config, vocab_size: int, world_size: int) -> str:
     words = []
-    if memory == "GPU" and _held_unused() > _FRAGMENTED:
-        words.append("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the environment (memory is fragmented)")
+    if memory == "GPU" and GROWING not in (said() or GROWING) and _held_unused() > _FRAGMENTED:
+        words.append(f"{' and '.join(VARIABLES)} unset, for segments that grow (memory is fragmented)")
     savers = memory_savers(config, vocab_size, world_size, on_cuda=torch.cuda.is_available())
     words += [f"{saver.options} (saves {saver.saved / _GIB:.2f} GiB)" for saver in savers]
     if not words:

@@ -99,6 +99,32 @@ def bytes_outside(values: dict[str, Any], mended: bool = True) -> int:
         return outside() - began
 
 
+def held_bytes(grows: bool = True) -> int:
+    """Bytes that torch holds of this GPU after a GiB took the place of two halves beside which a tensor stays.
+
+    Args:
+        grows: segments do, as they are set; False: as torch has them.
+    """
+    from contextlm.parallel.gpu_memory import GROWING, tell
+
+    with small_run("gpt2"):
+        torch.cuda.empty_cache()
+        if not grows:
+            tell("expandable_segments:False")
+        began, halves, stays = torch.cuda.memory_reserved(), [], []
+        for _ in range(2):
+            halves.append(torch.empty(2**29 + 2**25, dtype=torch.uint8, device="cuda"))
+        halves.clear()
+        for _ in range(2):
+            stays.append(torch.empty(2**25, dtype=torch.uint8, device="cuda"))
+        whole = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+        held = torch.cuda.memory_reserved() - began
+        del whole, stays
+        torch.cuda.empty_cache()
+        tell(GROWING)
+        return held
+
+
 def memory_of_gpu() -> int:
     """Bytes of this process's GPU."""
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

@@ -96,6 +96,12 @@ def test_little_lies_outside_of_torchs_memory(gpu_pool: Pool) -> None:
     assert ours < 1.5 * 2**30 and stock - ours > 3 * 2**30, (ours, stock)
 
 
+def test_segments_grow(gpu_pool: Pool) -> None:
+    """What lies in pieces serves a tensor that needs it whole; where a segment has one size, more is taken."""
+    grown, stock = (gpu_pool.run(cases.held_bytes, 1, grows=grows)[0] for grows in (True, False))
+    assert grown < 1.2 * 2**30 and stock > 2 * 2**30, (grown, stock)
+
+
 @pytest.mark.parametrize(("model", "recompute"), [("gpt2-355m", "nothing"), ("contextlm-pythia-410m", "uniform 1")])
 def test_the_largest_micro_batch_fits_this_gpu(gpu_pool: Pool, model: str, recompute: str) -> None:
     """Of more than 2^31 logits on a GPU of 80 GiB."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from contextlm.config import parse
+from contextlm.parallel.gpu_memory import VARIABLES
 from contextlm.training import faults, out_of_memory
 from contextlm.training.faults import Fault
 from contextlm.training.whereabouts import Whereabouts
@@ -59,9 +60,16 @@ def test_three_options_that_are_not_in_use(monkeypatch) -> None:
     assert "--bf16" not in second and "--recompute" not in second and second.count("(saves ") == 3
 
 
-def test_a_fragmented_gpu_has_its_own_advice(monkeypatch) -> None:
-    assert "expandable_segments:True" in told(GPU, "update of the weights", monkeypatch, unused=15).remedy
-    assert "expandable_segments" not in told(GPU, "update of the weights", monkeypatch, unused=5).remedy
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_fragmented_gpu_has_its_own_advice(monkeypatch, name: str) -> None:
+    def advised(unused: float) -> bool:
+        return "unset, for segments that grow" in told(GPU, "update of the weights", monkeypatch, unused=unused).remedy
+
+    assert not advised(15)  # segments grow
+    monkeypatch.setenv(name, "max_split_size_mb:512")
+    assert advised(15) and not advised(5)
+    monkeypatch.setenv(name, "max_split_size_mb:512,expandable_segments:True")
+    assert not advised(15)
 
 
 def test_the_host_before_there_is_a_layout(monkeypatch) -> None:
