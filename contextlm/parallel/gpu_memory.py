@@ -8,6 +8,7 @@ empty. A segment that grows is mapped page by page, so that no size has to fit a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -15,17 +16,19 @@ VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 GROWING = "expandable_segments:True"
 
 
-def said() -> str | None:
-    """What the environment says of torch's memory, which then holds alone; None for nothing."""
-    return next((os.environ[name] for name in VARIABLES if name in os.environ), None)
+def said() -> str:
+    """What the environment says of torch's memory, which then holds alone; "" for nothing."""
+    read = VARIABLES if _newer() else VARIABLES[1:]
+    return next((value for name in read if (value := os.environ.get(name))), "")
 
 
 def grow_segments() -> None:
     """Have segments grow, of what is allocated from now on, unless the environment says something.
 
-    Of this process's GPU; a virtual one may have no memory that can be mapped page by page, and keeps what torch does.
+    Of this process's GPU. A virtual one may have no memory that can be mapped page by page, and ROCm's is young: both
+    keep what torch does.
     """
-    if said() is not None:
+    if said() or torch.version.hip:
         return
     tell(GROWING)
     try:
@@ -36,5 +39,9 @@ def grow_segments() -> None:
 
 def tell(settings: str) -> None:
     """Give torch's allocator settings. It reads the environment when it likes: a variable set here may be too late."""
-    newer = getattr(torch._C, "_accelerator_setAllocatorSettings", None)  # from torch 2.9
-    (newer or torch.cuda.memory._set_allocator_settings)(settings)
+    (_newer() or torch.cuda.memory._set_allocator_settings)(settings)
+
+
+def _newer() -> Callable[[str], None] | None:
+    """What torch has since it reads the first of VARIABLES too, 2.10 or so."""
+    return getattr(torch._C, "_accelerator_setAllocatorSettings", None)

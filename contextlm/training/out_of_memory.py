@@ -58,7 +58,7 @@ def _fault(error: BaseException, memory: str, config: Config, where: Whereabouts
 
 def _remedy(memory: str, config: Config, vocab_size: int, world_size: int) -> str:
     words = []
-    if memory == "GPU" and GROWING not in (said() or GROWING) and _held_unused() > _FRAGMENTED:
+    if memory == "GPU" and (now := said()) and GROWING not in now and _held_unused() > _FRAGMENTED:
         words.append(f"{' and '.join(VARIABLES)} unset, for segments that grow (memory is fragmented)")
     savers = memory_savers(config, vocab_size, world_size, on_cuda=torch.cuda.is_available())
     words += [f"{saver.options} (saves {saver.saved / _GIB:.2f} GiB)" for saver in savers]

@@ -19,9 +19,9 @@ def said(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> lis
     found: list[str] = []
     for name, home in HOMES.items():
         if name == request.param:
-            monkeypatch.setattr(*home, found.append, raising=name == "today's torch")
+            monkeypatch.setattr(*home, found.append, raising=False)
         else:
-            monkeypatch.delattr(*home, raising=name == "today's torch")
+            monkeypatch.delattr(*home, raising=False)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(torch, "empty", lambda size, device: None)
@@ -33,9 +33,21 @@ def test_they_grow(said: list[str]) -> None:
     assert said == ["expandable_segments:True"]
 
 
-@pytest.mark.parametrize("variable", VARIABLES)
-def test_the_environment_holds(said: list[str], monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "max_split_size_mb:512")
+def test_the_environment_holds_where_torch_reads_it(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    is_newer = hasattr(*HOMES["today's torch"])
+    for variable in VARIABLES:
+        said.clear()
+        monkeypatch.setenv(variable, "")
+        grow_segments()
+        assert len(said) == 1
+        monkeypatch.setenv(variable, "max_split_size_mb:512")
+        grow_segments()
+        assert len(said) == (1 if is_newer or variable == "PYTORCH_CUDA_ALLOC_CONF" else 2)
+        monkeypatch.delenv(variable)
+
+
+def test_rocm_keeps_fixed_ones(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4")
     grow_segments()
     assert said == []
 

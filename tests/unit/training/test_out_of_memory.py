@@ -65,6 +65,8 @@ def test_a_fragmented_gpu_has_its_own_advice(monkeypatch, name: str) -> None:
     def advised(unused: float) -> bool:
         return "unset, for segments that grow" in told(GPU, "update of the weights", monkeypatch, unused=unused).remedy
 
+    for each in VARIABLES:
+        monkeypatch.delenv(each, raising=False)
     assert not advised(15)  # segments grow
     monkeypatch.setenv(name, "max_split_size_mb:512")
     assert advised(15) and not advised(5)
