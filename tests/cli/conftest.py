@@ -42,7 +42,7 @@ def model_folder(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+def load_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Imports a file of benchmarks/, whose files know each other by their own names."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 

@@ -85,7 +85,7 @@ def test_loader_prints_what_it_read_beside_what_is_needed():
         assert ours > 0 and (megatron is None) == (ratio is None) == name.startswith("blend")
 
 
-def test_preprocessing_prints_ours_beside_the_library(benchmark, tmp_path):
+def test_preprocessing_prints_ours_beside_the_library(load_benchmark, tmp_path):
     pytest.importorskip("gigatoken")
     words = [*ByteLevel.alphabet(), "<|endoftext|>"]
     (tmp_path / "vocab.json").write_text(json.dumps({word: token for token, word in enumerate(words)}))
@@ -96,12 +96,14 @@ def test_preprocessing_prints_ours_beside_the_library(benchmark, tmp_path):
     table = cells(shown.stdout, "program")
     assert list(table) == ["library, tokenizing alone", "library, whole process", "ours", "ours, --help"], shown.stderr
     assert table["library, tokenizing alone"][-2:-1] == ["0.6"]
-    sizes = [benchmark("preprocessing").megatron_target(size) for size in (20e6, 171e6)]
+    sizes = [load_benchmark("preprocessing").megatron_target(size) for size in (20e6, 171e6)]
     assert sizes == [8, 10]
 
 
-def test_imports_are_counted_by_package(benchmark):
-    rows = {name: (seconds, modules) for name, seconds, modules in benchmark("startup").imports(("-c", "import json"))}
+def test_imports_are_counted_by_package(load_benchmark):
+    rows = {
+        name: (seconds, modules) for name, seconds, modules in load_benchmark("startup").imports(("-c", "import json"))
+    }
     assert int(rows["all"][1]) > int(rows["json"][1]) >= 3  # json, json.decoder, json.scanner, ...
 
 
@@ -109,12 +111,12 @@ def test_imports_are_counted_by_package(benchmark):
     ("ratio", "verdict"),
     [((0.98, 0.90, 1.00), "met"), ((0.96, 0.90, 0.98), "within noise"), ((0.95, 0.94, 0.96), "missed")],
 )
-def test_only_what_is_below_the_target_beyond_noise_is_missed(benchmark, ratio, verdict):
-    assert benchmark("rounds").Ratio(*ratio).verdict(0.97) == verdict
+def test_only_what_is_below_the_target_beyond_noise_is_missed(load_benchmark, ratio, verdict):
+    assert load_benchmark("rounds").Ratio(*ratio).verdict(0.97) == verdict
 
 
-def test_a_missed_target_is_a_sentence_and_the_status(benchmark, monkeypatch):
-    speed = benchmark("speed")
+def test_a_missed_target_is_a_sentence_and_the_status(load_benchmark, monkeypatch):
+    speed = load_benchmark("speed")
     seconds = {"PyTorch": [1.0] * 9, "plain": [1.0] * 9, "ContextLM": [2.0] * 9}
     made_up = contextlib.nullcontext({name: lambda: 5.0 for name in seconds})
     monkeypatch.setattr(speed, "trainers", lambda size: made_up)
@@ -127,13 +129,13 @@ def test_a_missed_target_is_a_sentence_and_the_status(benchmark, monkeypatch):
     assert speed.main(["--size", "6x384"]) is None
 
 
-def test_trainers_whose_losses_differ_are_not_compared(benchmark):
+def test_trainers_whose_losses_differ_are_not_compared(load_benchmark):
     with pytest.raises(SystemExit, match="do different work"):
-        benchmark("speed").check_losses({"PyTorch": [5.0], "plain": [5.1], "ContextLM": [5.0]})
+        load_benchmark("speed").check_losses({"PyTorch": [5.0], "plain": [5.1], "ContextLM": [5.0]})
 
 
-def test_the_interval_holds_the_median_as_often_as_it_says(benchmark):
-    rounds, draw = benchmark("rounds"), random.Random(0)
+def test_the_interval_holds_the_median_as_often_as_it_says(load_benchmark):
+    rounds, draw = load_benchmark("rounds"), random.Random(0)
     assert [rounds.interval_rank(count) for count in (1, 5, 6, 9, 15, 100)] == [0, 0, 0, 1, 3, 39]
     held = 0
     for _ in range(400):
@@ -142,22 +144,22 @@ def test_the_interval_holds_the_median_as_often_as_it_says(benchmark):
     assert 0.93 < held / 400 < 0.99  # 96.5%
 
 
-def test_steps_take_turns(benchmark):
+def test_steps_take_turns(load_benchmark):
     order: list[str] = []
     steps = {name: functools.partial(order.append, name) for name in "abc"}
-    seconds = benchmark("rounds").seconds_by_round(steps, 2, lambda: 10 ** len(order))
+    seconds = load_benchmark("rounds").seconds_by_round(steps, 2, lambda: 10 ** len(order))
     assert "".join(order) == "abcabc"
     assert seconds["b"] == [10**2 - 10**1, 10**5 - 10**4]
 
 
-def test_settings_that_measure_nothing_are_refused(benchmark):
-    speed = benchmark("speed")
+def test_settings_that_measure_nothing_are_refused(load_benchmark):
+    speed = load_benchmark("speed")
     found = speed.problems(speed.parser().parse_args(["--rounds", "0", "--threads", "2"]))
     assert [problem.split(":")[0] for problem in found] == ["--rounds 0", "--threads 2"]
 
 
-def test_decoding_prints_each_case(benchmark, capsys):
-    benchmark("decoding").main(["--quick"])
+def test_decoding_prints_each_case(load_benchmark, capsys):
+    load_benchmark("decoding").main(["--quick"])
     shown = capsys.readouterr().out
     lines = [line for line in shown.splitlines() if line.startswith(("prompt", "decoding"))]
     assert [line.split("  ")[0] for line in lines] == [

@@ -23,15 +23,15 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize("backbone", ["gpt2", "pythia"])
-def test_a_peer_does_the_same_work(benchmark, backbone):
+def test_a_peer_does_the_same_work(load_benchmark, backbone):
     from contextlm.training.step import train_step
 
     # The peers would count the padding of the vocabulary as tokens: here is none.
     values = {"context_chunk_size": 0, "lr": 1e-3, "micro_batch_size": 2, "train_iters": 1_000_000}
     with small_run(backbone, **values, global_batch_size=4, make_vocab_size_divisible_by=VOCAB_SIZE) as ours:
         randomize(ours.language_model[0])
-        peer = benchmark("plain_trainer").PlainTrainer(ours.config, VOCAB_SIZE)
-        benchmark("plain_gpt").copy_weights(peer.model, ours.language_model[0].state_dict())
+        peer = load_benchmark("plain_trainer").PlainTrainer(ours.config, VOCAB_SIZE)
+        load_benchmark("plain_gpt").copy_weights(peer.model, ours.language_model[0].state_dict())
         with contextlib.closing(ours.micro_batches(ours.datasets.train, 0, 2)) as batches:
             ready = list(itertools.islice(batches, 8))
         losses = [train_step(ours, iter(ready[n : n + 2])).loss.item() for n in range(0, 8, 2)]
@@ -56,7 +56,7 @@ class TorchKernel:
 
 
 @pytest.mark.parametrize(("backbone", "num_microbatches"), [("gpt2", 1), ("gpt2", 2), ("pythia", 1)])
-def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, backbone, num_microbatches):
+def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(load_benchmark, monkeypatch, backbone, num_microbatches):
     """Its loop, norm, clip, groups and masters; in fp32, with AdamW as torch has it."""
     kinds = namedtuple("kinds", ["gradient", "master", "exp_avg", "exp_avg_sq", "weight"])
     kernels = SimpleNamespace(AdamWKernel=TorchKernel, Parameter=kinds)
@@ -69,11 +69,11 @@ def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, ba
     batch = {"global_batch_size": 2 * num_microbatches}
     config = small_config(backbone, context_chunk_size=0, **values, **batch)
     torch.manual_seed(0)
-    expected = benchmark("plain_trainer").PlainTrainer(config, VOCAB_SIZE)
+    expected = load_benchmark("plain_trainer").PlainTrainer(config, VOCAB_SIZE)
     tokens = torch.randint(0, VOCAB_SIZE, (8, 2, config.model.seq_length + 1))
     monkeypatch.setattr(torch, "randint", lambda *_, **__: tokens)
     torch.manual_seed(0)
-    with benchmark("gpu_peer").peer(config, SimpleNamespace(device="cpu")) as step:
+    with load_benchmark("gpu_peer").peer(config, SimpleNamespace(device="cpu")) as step:
         found = [step().item() for _ in range(10)]
     batches = itertools.cycle(tokens)
     given = [[next(batches) for _ in range(num_microbatches)] for _ in range(10)]
@@ -82,8 +82,8 @@ def test_the_peer_on_a_gpu_trains_as_the_one_on_a_cpu(benchmark, monkeypatch, ba
 
 
 @pytest.mark.parametrize("backbone", ["gpt2", pytest.param("pythia", marks=pytest.mark.full)])
-def test_the_bottom_of_the_ladder_does_the_same_work(benchmark, backbone):
-    ladder = benchmark("gpu_ladder")
+def test_the_bottom_of_the_ladder_does_the_same_work(load_benchmark, backbone):
+    ladder = load_benchmark("gpu_ladder")
 
     def losses() -> list:
         from contextlm.training.step import train_step
@@ -109,8 +109,8 @@ def test_the_bottom_of_the_ladder_does_the_same_work(benchmark, backbone):
 class FakeBench:
     """Trainers that hold some memory, and a clock that moves when they are built or have a window."""
 
-    def __init__(self, benchmark, monkeypatch, windows, minutes=9.0, seconds_to_build=20.0):
-        self.turns, clock = benchmark("gpu_turns"), benchmark("gpu_clock")
+    def __init__(self, load_benchmark, monkeypatch, windows, minutes=9.0, seconds_to_build=20.0):
+        self.turns, clock = load_benchmark("gpu_turns"), load_benchmark("gpu_clock")
         self.now, self.used = 0.0, 0
         self.log: list[str] = []
         self.kept: list[str] = []
@@ -148,8 +148,8 @@ class FakeBench:
 
 
 @pytest.fixture
-def bench(benchmark, monkeypatch):
-    return functools.partial(FakeBench, benchmark, monkeypatch)
+def bench(load_benchmark, monkeypatch):
+    return functools.partial(FakeBench, load_benchmark, monkeypatch)
 
 
 def test_trainers_take_turns_and_each_window_is_written(bench):
@@ -220,8 +220,8 @@ def test_a_window_without_memory_is_measured_again_alone(bench, monkeypatch):
     assert fake.log == ["plain", "|", "ContextLM", "|"] and "failed" not in fake.found["ContextLM"]
 
 
-def test_the_table_says_ratios_and_what_is_missing(benchmark):
-    results = benchmark("gpu_results")
+def test_the_table_says_ratios_and_what_is_missing(load_benchmark):
+    results = load_benchmark("gpu_results")
 
     def result(rate, at):
         noted = {"tokens_per_second": rate, "product_flops_per_second": 5e14}
@@ -258,8 +258,8 @@ def test_the_table_says_ratios_and_what_is_missing(benchmark):
         ("vectorized_elementwise_kernel", "aten::add", "pointwise and norms"),
     ],
 )
-def test_kernels_have_a_class(benchmark, kernel, operation, kind):
-    assert benchmark("gpu_kernels").class_of(kernel, operation) == kind
+def test_kernels_have_a_class(load_benchmark, kernel, operation, kind):
+    assert load_benchmark("gpu_kernels").class_of(kernel, operation) == kind
 
 
 @pytest.fixture
@@ -296,8 +296,8 @@ def trace(tmp_path):
     return events
 
 
-def test_what_kernels_had_to_do_comes_from_the_shapes(benchmark, trace):
-    rows = benchmark("gpu_kernels").kernels(trace, 1, {"^_adamw$": 3000.0})
+def test_what_kernels_had_to_do_comes_from_the_shapes(load_benchmark, trace):
+    rows = load_benchmark("gpu_kernels").kernels(trace, 1, {"^_adamw$": 3000.0})
     gemm, copy, fused, gelu, adamw, reduction, unheard = rows  # the longest first
     assert [gemm.name, copy.name, adamw.name, unheard.name] == ["gemm", "copy", "_adamw", "unheard of"]
     assert gemm.flops == 2 * 2 * 64 * 32 * 16 and gemm.seconds == pytest.approx(50e-6) and gemm.times == 2
@@ -308,18 +308,18 @@ def test_what_kernels_had_to_do_comes_from_the_shapes(benchmark, trace):
 
 
 @pytest.mark.parametrize("name", ["_scaled_dot_product_cudnn_attention", "_flash_attention_forward"])
-def test_attention_has_half_a_square(benchmark, name):
+def test_attention_has_half_a_square(load_benchmark, name):
     shape = [2, 128, 3, 64] if name.startswith("_flash") else [2, 3, 128, 64]
-    count = benchmark("gpu_kernels").operations_of
+    count = load_benchmark("gpu_kernels").operations_of
     forward = count({"name": f"aten::{name}", "args": {"Input Dims": [shape] * 3}})
     backward = count({"name": f"aten::{name}_backward", "args": {"Input Dims": [shape] * 4}})
     assert forward == 2 * (2 * 2 * 3 * 128 * 128 * 64) / 2 and backward == 2.5 * forward
 
 
-def test_the_profile_says_the_distance_from_the_roofline(benchmark, trace):
-    rows = [row._asdict() for row in benchmark("gpu_kernels").kernels(trace, 1, {"^_adamw$": 3000.0})]
-    ceilings = benchmark("gpu_ceilings").Ceilings(flops_per_second=131072 / 50e-6, bytes_per_second=1e9)
-    shown = benchmark("gpu_profile").shown({"wall_seconds": 200e-6, "kernels": rows}, ceilings)
+def test_the_profile_says_the_distance_from_the_roofline(load_benchmark, trace):
+    rows = [row._asdict() for row in load_benchmark("gpu_kernels").kernels(trace, 1, {"^_adamw$": 3000.0})]
+    ceilings = load_benchmark("gpu_ceilings").Ceilings(flops_per_second=131072 / 50e-6, bytes_per_second=1e9)
+    shown = load_benchmark("gpu_profile").shown({"wall_seconds": 200e-6, "kernels": rows}, ceilings)
     lines = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
     assert lines["gemm"][-1] == "100%" and lines["copy"][-1] == "15%" and lines["_adamw"][-1] == "30%"
     assert lines["unheard of"][-1] == "1" and lines["idle"][1:] == ["0.067", "33.5%"]
@@ -328,19 +328,19 @@ def test_the_profile_says_the_distance_from_the_roofline(benchmark, trace):
 @pytest.mark.parametrize(
     ("model", "num_steps"), [("gpt2-124m:2", 11), pytest.param("pythia-160m:2x2", 11, marks=pytest.mark.full)]
 )
-def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, model, num_steps):
+def test_every_part_runs(load_benchmark, monkeypatch, tmp_path, capsys, model, num_steps):
     """A tiny model on the CPU, uncompiled: trainers, ladder and loop; the numbers mean nothing."""
-    gpu, bench, trainers = benchmark("gpu"), benchmark("gpu_bench"), benchmark("gpu_trainers")
+    gpu, bench, trainers = load_benchmark("gpu"), load_benchmark("gpu_bench"), load_benchmark("gpu_trainers")
     sizes = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "seq_length": 16, "vocab_size": 100}
     presets = trainers.preset
     monkeypatch.setattr(trainers, "preset", lambda name: presets(name) | {"model": presets(name)["model"] | sizes})
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: None)
     monkeypatch.setattr(bench, "peer", lambda *_, **__: contextlib.nullcontext(lambda: None))
-    monkeypatch.setattr(gpu, "ceilings", lambda device: benchmark("gpu_ceilings").Ceilings(1e12, 1e9))
+    monkeypatch.setattr(gpu, "ceilings", lambda device: load_benchmark("gpu_ceilings").Ceilings(1e12, 1e9))
     monkeypatch.setattr(bench, "WARM_UP", 1)
     monkeypatch.setattr("contextlm.data.loader.POLL_SECONDS", 0.01)  # a loader that is closed ends at once
-    monkeypatch.setattr(benchmark("gpu_loop"), "ROUNDS", 1)
+    monkeypatch.setattr(load_benchmark("gpu_loop"), "ROUNDS", 1)
 
     words = ["--model", model, "--seconds", "0.05", "--windows", "1", "--out", str(tmp_path)]
     gpu.bench_on("some CPU", gpu.read([*words, "--ladder", "--loop", "--recompute"]))
@@ -354,21 +354,21 @@ def test_every_part_runs(benchmark, monkeypatch, tmp_path, capsys, model, num_st
     assert capsys.readouterr().out.splitlines()[2:] == shown.splitlines()[2:]
 
 
-def test_trainers_can_be_chosen(benchmark):
+def test_trainers_can_be_chosen(load_benchmark):
     words = ["--trainers", "PyTorch", "plain", "--fp8", "--out", "unused"]
-    options = benchmark("gpu").read(["--recompute", "--profile", *words])
+    options = load_benchmark("gpu").read(["--recompute", "--profile", *words])
     expected = {"plain": 3, "PyTorch": 3, "plain, fp8": 3, "plain, recomputed": 1}
-    assert benchmark("gpu_bench").windows(options) == expected and options.profile == ("plain",)
+    assert load_benchmark("gpu_bench").windows(options) == expected and options.profile == ("plain",)
 
 
-def test_the_ladder_can_read_rows_twice(benchmark):
+def test_the_ladder_can_read_rows_twice(load_benchmark):
     from torch._inductor import config
     from torch._inductor.choices import InductorChoices
     from torch._inductor.virtualized import V
 
     from contextlm.model import whole_rows
 
-    ladder, subject = benchmark("gpu_ladder"), benchmark("gpu_trainers").subject
+    ladder, subject = load_benchmark("gpu_ladder"), load_benchmark("gpu_trainers").subject
     narrow, wide = (
         [rung for rung in ladder.rungs(subject(text).configuration("plain", Path("unused"))) if "rows" in rung.name]
         for text in ("gpt2-124m:32", "gpt2-1.5b:16")
@@ -385,8 +385,8 @@ def test_the_ladder_can_read_rows_twice(benchmark):
         assert config.inductor_choices_class is type(V.choices) is whole_rows.WholeRows
 
 
-def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeypatch):
-    attention = benchmark("gpu_attention")
+def test_attention_kernels_are_ranked_and_the_choice_is_shown(load_benchmark, monkeypatch):
+    attention = load_benchmark("gpu_attention")
     config = small_config("gpt2", seq_length=16, micro_batch_size=2)
     seconds = attention.attention_seconds(config, torch.device("cpu"))
     assert "flash" in seconds and "cudnn" not in seconds  # the CPU's is called so too
@@ -396,13 +396,13 @@ def test_attention_kernels_are_ranked_and_the_choice_is_shown(benchmark, monkeyp
     assert second.split() == ["flash", "3.000", "1.50"]
 
 
-def test_ceilings_are_measured(benchmark):
-    rates = benchmark("gpu_ceilings").ceilings(torch.device("cpu"), edge=16, seconds=0.01)
+def test_ceilings_are_measured(load_benchmark):
+    rates = load_benchmark("gpu_ceilings").ceilings(torch.device("cpu"), edge=16, seconds=0.01)
     assert rates.flops_per_second > 0 and rates.bytes_per_second > 0
 
 
-def test_several_microbatches(benchmark):
-    options = benchmark("gpu").read(["--model", "gpt2-124m:32x4", "pythia-70m:4", "--out", "unused"])
+def test_several_microbatches(load_benchmark):
+    options = load_benchmark("gpu").read(["--model", "gpt2-124m:32x4", "pythia-70m:4", "--out", "unused"])
     assert [str(model) for model in options.model] == ["gpt2-124m:32x4", "pythia-70m:4"]
     config = options.model[0].configuration("plain", Path("unused"))
     assert (config.training.micro_batch_size, config.training.global_batch_size) == (32, 128)
@@ -412,12 +412,12 @@ def test_several_microbatches(benchmark):
     "text",
     ["gpt2-124m", "gpt2-124m:0", "gpt2-124m:8x", "gpt2-124m:8x0", "gpt2-tiny:8", "contextlm-gpt2-124m:32", "llama:1"],
 )
-def test_what_is_no_subject_is_refused(benchmark, capsys, text):
+def test_what_is_no_subject_is_refused(load_benchmark, capsys, text):
     with pytest.raises(SystemExit):
-        benchmark("gpu").read(["--model", text, "--out", "unused"])
+        load_benchmark("gpu").read(["--model", text, "--out", "unused"])
     assert f"'{text}': give PRESET:MICRO_BATCH_SIZE, e.g. gpt2-124m:32" in capsys.readouterr().err
 
 
-def test_the_help_teaches(benchmark):
-    text = benchmark("gpu").parser().format_help()
+def test_the_help_teaches(load_benchmark):
+    text = load_benchmark("gpu").parser().format_help()
     assert "python benchmarks/gpu.py --model" in text and "--ladder" in text and "causal\nhalf" in text
