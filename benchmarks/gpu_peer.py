@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from contextlm.config.compile_unit import replays
 from contextlm.config.schema import Config
+from contextlm.megatron.kept_kernels import KeptKernels
 from gpu_trainers import Step, vocab_size
 from plain_trainer import plain_model
 
 BATCHES = 8
-KEPT_KERNELS = 8  # as our trainer keeps
 
 
 @contextlib.contextmanager
@@ -78,6 +78,8 @@ class _Update:
     """Norm, clip and AdamW over bf16 gradients or fp32 sums of them, with fp32 master weights; no decay for vectors."""
 
     def __init__(self, gpt: nn.Module, settings: Any, *, adds_up: bool) -> None:
+        from contextlm.megatron.adamw_kernel import AdamWKernel  # Triton comes with CUDA
+
         self.settings = settings
         parameters = list(gpt.parameters())
         self.groups = [
@@ -85,14 +87,13 @@ class _Update:
             ([p for p in parameters if p.dim() == 1], 0.0),
         ]
         self.masters = {p: p.detach().float() for p in parameters}
-        self.moments = {p: (torch.zeros_like(m), torch.zeros_like(m)) for p, m in self.masters.items()}
+        self.tensors = {p: (m, torch.zeros_like(m), torch.zeros_like(m), p.detach()) for p, m in self.masters.items()}
         self.sums = {p: torch.zeros_like(m) for p, m in self.masters.items()} if adds_up else {}
         self.replace: Any = torch.compile(torch._foreach_copy_, dynamic=False)
         self.increase: Any = torch.compile(torch._foreach_add_, dynamic=False)
         self.step = torch.zeros(1, device=parameters[0].device)
         self.never = torch.zeros_like(self.step)
-        self.kernels: dict[tuple[int, ...], list[Any]] = {}
-        self.blocks: list[Any] = []
+        self.kernels: KeptKernels[Any, Any] = KeptKernels(AdamWKernel, sets=len(self.groups))
 
     def add(self, *, is_first: bool) -> None:
         """Take the gradients of a micro-batch, the first one in place of the iteration before."""
@@ -102,6 +103,8 @@ class _Update:
             p.grad = None
 
     def __call__(self) -> None:
+        from contextlm.megatron.adamw_kernel import Parameter
+
         settings = self.settings
         gradients = self.sums or {p: p.grad for p in self.masters if p.grad is not None}
         assert len(gradients) == len(self.masters)
@@ -109,26 +112,8 @@ class _Update:
         scale = (settings.clip_grad / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
         self.step += 1
         betas = (settings.adam_beta1, settings.adam_beta2)
-        for kernel, (_, decay) in zip(self._kernels(gradients), self.groups, strict=True):
+        for group, decay in self.groups:
+            kernel = self.kernels([Parameter(gradients[p], *self.tensors[p]) for p in group])
             kernel.update(self.step, scale, self.never, settings.lr, betas, settings.adam_eps, decay)
         for p in self.masters:
             p.grad = None
-
-    def _kernels(self, gradients: dict[nn.Parameter, Tensor]) -> list[Any]:
-        """Of each group; the allocator gives gradients the same few places again and again."""
-        from contextlm.megatron.adamw_kernel import AdamWKernel, Parameter  # Triton comes with CUDA
-        from contextlm.megatron.blocks import Blocks
-
-        if not self.blocks:
-            self.blocks = [Blocks([p.numel() for p in group], group[0].device) for group, _ in self.groups]
-        places = tuple(gradient.data_ptr() for gradient in gradients.values())
-        if places not in self.kernels:
-            if len(self.kernels) >= KEPT_KERNELS:
-                self.kernels.clear()
-            self.kernels[places] = [
-                AdamWKernel(
-                    [Parameter(gradients[p], self.masters[p], *self.moments[p], p.detach()) for p in group], blocks
-                )
-                for (group, _), blocks in zip(self.groups, self.blocks, strict=True)
-            ]
-        return self.kernels[places]
